@@ -1,0 +1,1 @@
+"""Who used what, what it costs, and what they owe."""

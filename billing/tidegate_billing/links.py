@@ -1,0 +1,117 @@
+"""What travels over billing's links, as JSON: usage in, snapshots out, prices and counters in.
+
+router -> billing   POST /internal/usage       UsageBatch -> UsageAck
+router <- billing   GET  /internal/snapshot    NDJSON: one SnapshotLine, then one per change
+router -> billing   POST /internal/snapshot/ack SnapshotAck (how far a router has got)
+operator -> billing PUT  /internal/models      ModelPricing list -> PricedModel list
+operator -> billing POST /internal/counters    EngineCounters list
+billing -> operator GET  /internal/counters    EngineCounters list, read from live engines now
+
+Every request carries `Authorization: Bearer <internal token>`.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from tidegate_billing.usage import Usage
+
+
+class UsageBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Records `first`..`last` of one journal, in order. Records a router need not tell
+    (an attempt whose settlement is in the same batch) are left out of `events`."""
+
+    journal: str
+    first: int
+    last: int
+    events: list[Usage]
+
+
+class UsageAck(msgspec.Struct, frozen=True, kw_only=True):
+    """Records up to `acked` are durable. `conflicts`: event ids refused for other content."""
+
+    acked: int
+    conflicts: list[str] = []
+
+
+class KeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """A live key as routers know it: `digest` is hex HMAC-SHA-256 under pepper `pepper_version`."""
+
+    id: str
+    digest: str
+    tenant: str
+    project: str
+    pepper_version: int = 1
+
+
+class PriceView(msgspec.Struct, frozen=True, kw_only=True):
+    """The price version now in force for a deployment (`namespace/name`)."""
+
+    deployment: str
+    version: int
+
+
+class SnapshotLine(msgspec.Struct, frozen=True, kw_only=True):
+    """`snapshot`: everything, replacing what was known. `change`: upserts and removals.
+    `beat`: nothing new, the picture is current (every 5 s)."""
+
+    type: Literal["snapshot", "change", "beat"]
+    version: int
+    keys: list[KeyView] = []
+    removed_keys: list[str] = []
+    prices: list[PriceView] = []
+    tenants: list[str] = []
+
+
+class SnapshotAck(msgspec.Struct, frozen=True, kw_only=True):
+    """Router `router` has applied the snapshot up to `version`."""
+
+    router: str
+    version: int
+
+
+class Pricing(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Prices per million tokens, as decimal strings, in the resource's spelling."""
+
+    currency: str = "USD"
+    input_per_million: str = "0"
+    output_per_million: str = "0"
+    cached_input_per_million: str | None = None
+
+
+class ModelPricing(msgspec.Struct, frozen=True, kw_only=True):
+    """One deployment's owner and prices. `pricing` None: the resource names no price."""
+
+    deployment: str
+    model: str
+    owner: str
+    pricing: Pricing | None = None
+    adapters: list[str] = []
+
+
+class PricedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """Billing's answer, which becomes the condition `Priced`."""
+
+    deployment: str
+    priced: bool
+    price_version: int = 0
+    reason: str = ""
+
+
+class EngineCounters(msgspec.Struct, frozen=True, kw_only=True):
+    """Token counters of one engine epoch (replica id: pod UID and restart).
+
+    `state`: live (read just now), final (drained, read before the stop), lost (died unread: the
+    counters are the last ones read, `verified` false). `attempts`: completion tokens generated per
+    attempt id, where the engine's truth tells it (sim); `in_flight`: requests it was serving.
+    """
+
+    model: str
+    deployment: str
+    epoch: str
+    prompt: int
+    generated: int
+    state: Literal["live", "final", "lost"]
+    verified: bool = True
+    in_flight: int = 0
+    attempts: dict[str, int] = {}

@@ -1,0 +1,1 @@
+"""The control plane: operator, local platform and the command line."""

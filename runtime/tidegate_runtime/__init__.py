@@ -1,0 +1,1 @@
+"""The data plane: router, engines and the contract they share with the operator."""

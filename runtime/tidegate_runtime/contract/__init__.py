@@ -1,0 +1,1 @@
+"""The shared contract: resource schema, names, labels and link formats."""

@@ -1,0 +1,1 @@
+"""What serves a model: the real vLLM and our deterministic stand-in."""
