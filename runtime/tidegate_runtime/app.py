@@ -1,0 +1,201 @@
+"""The router process: builds its parts, runs them, and ends them in order."""
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import httpx
+import structlog
+import uvicorn
+import uvloop
+
+from tidegate_billing.settings import SettingError
+from tidegate_runtime import settings as settings_module
+from tidegate_runtime import static
+from tidegate_runtime.follow import Links
+from tidegate_runtime.front import Front
+from tidegate_runtime.gate import Gate
+from tidegate_runtime.journal import Journal, JournalBusy
+from tidegate_runtime.meter import Meter
+from tidegate_runtime.ops import Ops, Server
+from tidegate_runtime.probe import Prober
+from tidegate_runtime.settings import Settings
+from tidegate_runtime.slots import Slots
+from tidegate_runtime.tenants import Tenants
+
+log = structlog.get_logger()
+
+BACKLOG: Final = 4096
+DRAIN_SECONDS: Final = 30.0
+FLUSH_SECONDS: Final = 10.0
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run a router until it is told to stop. One clear line and 1 where it cannot start."""
+    _die_with_parent(environ)
+    try:
+        settings = settings_module.parse(argv, environ)
+        _logs(settings.log_level)
+        _more_files()
+        uvloop.run(_run(settings))
+    except (SettingError, static.StaticError) as exc:
+        print(f"tidegate router: {exc}", file=sys.stderr)  # noqa: T201 - the one clear line
+        return 1
+    except (JournalBusy, OSError) as exc:
+        print(f"tidegate router: {exc}", file=sys.stderr)  # noqa: T201 - the one clear line
+        return 1
+    return 0
+
+
+async def _run(settings: Settings) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        folder = settings.journal_dir
+        if settings.static is not None and folder == Path("journal"):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidegate-")))
+        listening = _listen(settings.listen_fd, settings.host, settings.port)
+        ops_socket = _listen(settings.ops_fd, settings.host, settings.ops_port)
+        journal = Journal(folder, settings.segment_bytes)
+        meter = Meter(journal, Slots(folder / "slots"), strict=settings.strict)
+        stack.callback(meter.close)
+        tenants = Tenants(settings.peppers, priced=settings.static is None)
+        gate = Gate(settings.name, meter, tenants)
+        gate.probe_started = Prober(gate).start
+        await stack.enter_async_context(_tasks(settings, gate, ops_socket, stack))
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            lambda: Front(gate, loop), sock=listening, backlog=BACKLOG
+        )
+        gc.collect()
+        gc.freeze()  # what lives for ever is not looked at again
+        log.info("router_ready", name=settings.name, port=listening.getsockname()[1])
+        await _until_told()
+        server.close()
+        await _stop(gate, settings)
+
+
+async def _stop(gate: Gate, settings: Settings) -> None:
+    """Refuse what waits, let what runs end, tell billing everything."""
+    gate.stop()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while gate.live:
+                await asyncio.sleep(0.02)
+    for front in list(gate.fronts):
+        front.close()
+    if settings.static is None:
+        try:
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await gate.meter.flushed()
+        except TimeoutError:
+            log.warning("journal_not_flushed", unacked=gate.meter.journal.unacked)
+
+
+@contextlib.asynccontextmanager
+async def _tasks(
+    settings: Settings, gate: Gate, ops_socket: socket.socket, stack: contextlib.AsyncExitStack
+) -> AsyncIterator[None]:
+    """Everything that runs beside the data path; a task that ends is a fault of ours."""
+    headers = {"Authorization": f"Bearer {settings.internal_token}"}
+    client = await stack.enter_async_context(
+        httpx.AsyncClient(headers=headers, timeout=10.0, trust_env=False)
+    )
+    ops = Ops(gate, settings.internal_token)
+    config = uvicorn.Config(ops.app(), log_config=None, access_log=False, lifespan="off")
+    jobs: list[Coroutine[object, object, None]] = [
+        Server(config).serve(sockets=[ops_socket]), ops.spread(), _sweep(gate),
+    ]  # fmt: skip
+    if settings.static is not None:
+        pepper = settings.peppers[max(settings.peppers)]
+        world, keys = static.read(settings.static, pepper)
+        for key in keys:
+            gate.tenants.add(key)
+        gate.apply(world)
+        jobs.append(gate.meter.keep())
+    else:
+        links = Links(gate, client, settings.data / f"picture-{settings.name}.json")
+        links.restore()
+        jobs += [
+            gate.meter.ship(client, f"{settings.billing_url}/internal/usage"),
+            links.follow_billing(settings.billing_url),
+            links.follow_world(f"{settings.world_url}/internal/world"),
+        ]
+    tasks = [asyncio.ensure_future(job) for job in jobs]
+    for task in tasks:
+        task.add_done_callback(_ended)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _ended(task: "asyncio.Future[None]") -> None:
+    """A standing task failed: better to end (and be restarted) than to serve without it."""
+    if not task.cancelled() and task.exception() is not None:
+        log.error("task_failed", exc_info=task.exception())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def _sweep(gate: Gate) -> None:
+    while True:
+        await asyncio.sleep(1.0)
+        gate.sweep()
+
+
+async def _until_told() -> None:
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    await told.wait()
+
+
+def _listen(fd: int, host: str, port: int) -> socket.socket:
+    if fd >= 0:
+        inherited = socket.socket(fileno=fd)
+        inherited.setblocking(False)
+        return inherited
+    try:
+        bound = socket.create_server((host, port), backlog=BACKLOG, reuse_port=False)
+    except OSError as exc:
+        raise OSError(f"cannot listen on {host}:{port}: {exc.strerror}") from exc
+    bound.setblocking(False)
+    return bound
+
+
+def _logs(level: str) -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[level.upper()]
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def _more_files() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _die_with_parent(environ: Mapping[str, str]) -> None:
+    """Under a supervisor, its death is ours too (Linux)."""
+    if environ.get("_TIDEGATE_PARENT") and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,131 @@
+"""What the router knows of models and replicas, and what it counts about them."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from tidegate_runtime.contract.links import (
+    ModelDemand,
+    ModelView,
+    Replica,
+    ReplicaDemand,
+)
+from tidegate_runtime.contract.links import (
+    ReplicaState as State,
+)
+from tidegate_runtime.hold import HoldQueue
+from tidegate_runtime.upstream import Upstream
+
+if TYPE_CHECKING:
+    from tidegate_runtime.exchange import Exchange
+
+_MAX_IDLE: Final = 256
+
+
+class ReplicaState:
+    """One replica: its address, its connections, and what runs on it."""
+
+    __slots__ = (
+        "answer_error", "answered_at", "first_forward", "gone", "guard", "host", "host_header",
+        "id", "idle", "in_flight", "port", "probe", "start_id", "state",
+    )  # fmt: skip
+
+    def __init__(self, replica: Replica) -> None:
+        parts = urlsplit(replica.url)
+        self.id = replica.id
+        self.host = parts.hostname or "127.0.0.1"
+        self.port = parts.port or 80
+        self.host_header = parts.netloc.encode()
+        self.guard = replica.guard.encode()
+        self.start_id = replica.start_id
+        self.state: State = replica.state
+        self.in_flight = 0
+        self.answered_at = 0.0
+        self.answer_error = ""
+        self.first_forward = 0.0
+        self.gone = False
+        self.idle: list[Upstream] = []
+        self.probe: asyncio.Task[None] | None = None
+
+    @property
+    def usable(self) -> bool:
+        """It has answered (here or to another router), and it is not leaving."""
+        if self.gone or self.state == "draining":
+            return False
+        return self.state == "ready" or self.answered_at > 0
+
+    def keep(self, connection: Upstream) -> bool:
+        """Keep a connection for the next request, where there is one to come."""
+        if self.gone or len(self.idle) >= _MAX_IDLE:
+            return False
+        self.idle.append(connection)
+        return True
+
+    def forget(self, connection: Upstream) -> None:
+        """A connection is lost."""
+        if connection in self.idle:
+            self.idle.remove(connection)
+
+    def leave(self) -> None:
+        """The replica is no more: no new work, no idle connections, no probing."""
+        self.gone = True
+        if self.probe is not None:
+            self.probe.cancel()
+        for connection in self.idle[:]:
+            connection.abort()
+
+    def demand(self) -> ReplicaDemand:
+        """What the operator is told of it."""
+        return ReplicaDemand(
+            id=self.id,
+            in_flight=self.in_flight,
+            excluded=self.gone or self.state == "draining",
+            answered_at=self.answered_at,
+            answer_error=self.answer_error,
+            first_forward=self.first_forward,
+        )
+
+
+class ModelState:
+    """One model: its view, its replicas and who waits for it."""
+
+    __slots__ = (
+        "in_flight", "last_request", "price_version", "queue", "replicas", "told", "view",
+    )  # fmt: skip
+
+    def __init__(self, view: ModelView) -> None:
+        self.view = view
+        self.replicas: dict[str, ReplicaState] = {}
+        self.queue: HoldQueue[Exchange] = HoldQueue()
+        self.in_flight = 0
+        self.last_request = 0.0
+        self.price_version = 0
+        self.told: ModelDemand | None = None
+
+    def demand(self, wall: float, mono: float) -> ModelDemand:
+        """What the operator is told of it."""
+        oldest = self.queue.oldest()
+        return ModelDemand(
+            deployment=self.view.deployment,
+            in_flight=self.in_flight,
+            held=len(self.queue),
+            held_since=wall - (mono - oldest) if oldest else 0.0,
+            last_request=self.last_request,
+        )
+
+
+def merge(
+    known: dict[str, ReplicaState], told: list[Replica], started: Callable[[ReplicaState], None]
+) -> None:
+    """Bring a model's replicas to what the world says now; `started` is called for new ones."""
+    names = {r.id for r in told}
+    for key in [k for k in known if k not in names]:
+        known.pop(key).leave()
+    for replica in told:
+        state = known.get(replica.id)
+        if state is None:
+            state = known[replica.id] = ReplicaState(replica)
+            started(state)
+        else:
+            state.state = replica.state

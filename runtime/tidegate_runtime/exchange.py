@@ -1,0 +1,403 @@
+"""One request's life behind admission: held, dispatched, answered, settled.
+
+An exchange may make several attempts (one per engine asked); each is on record before it is sent
+and settled once. Bytes of an answer go out only after their counts are in the attempt's slot, the
+last ones only after the settlement is durable. Before the first byte of an answer went out a
+failure is retried elsewhere; after it, a failure is told in-band and never retried.
+"""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from tidegate_billing.links import KeyView
+from tidegate_billing.usage import Outcome, Usage, uuid7
+from tidegate_runtime import http1, openai
+from tidegate_runtime.errors import EngineError, PlatformError, Refusal
+from tidegate_runtime.stream import Counts, MalformedAnswer, Scanner, usage_of
+
+if TYPE_CHECKING:
+    from tidegate_runtime.endpoints import ModelState, ReplicaState
+    from tidegate_runtime.front import Front, Incoming
+    from tidegate_runtime.gate import Gate
+    from tidegate_runtime.hold import Ticket
+    from tidegate_runtime.upstream import Upstream
+
+MAX_ATTEMPTS: Final = 4
+Done = Callable[[], None] | None
+SILENT_SECONDS: Final = 600.0
+_RETRYABLE: Final = frozenset({502, 503, 504})
+_HEARTBEAT: Final = b": held\n\n"
+
+
+class Exchange:
+    """One admitted request. Ends exactly once, in `_end`."""
+
+    __slots__ = (
+        "_attempt", "_content_type", "_forwarded", "_headed", "_parts", "_scanner", "_slot",
+        "_status", "_tail", "_upstream", "body", "ended", "failed", "front", "gate", "heard_at",
+        "incoming", "key", "model", "request", "since", "started", "ticket", "tries",
+    )  # fmt: skip
+
+    def __init__(
+        self, gate: "Gate", front: "Front", incoming: "Incoming", key: KeyView,
+        model: "ModelState", request: openai.Request, body: bytes,
+    ) -> None:  # fmt: skip
+        self.gate = gate
+        self.front = front
+        self.incoming = incoming
+        self.key = key
+        self.model = model
+        self.request = request
+        self.body = body
+        self.started = time.time()
+        self.since = gate.loop.time()
+        self.heard_at = self.since
+        self.ticket: Ticket[Exchange] | None = None
+        self.tries = 0
+        self.failed: set[str] = set()
+        self.ended = False
+        self._attempt: Usage | None = None
+        self._upstream: Upstream | None = None
+        self._slot = -1
+        self._headed = False
+        self._forwarded = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._status = 0
+        self._content_type = b""
+        self._parts: list[bytes] = []
+        self._tail = b""
+        self._scanner: Scanner | None = None
+
+    # Dispatch
+
+    def dispatch(self, replica: "ReplicaState") -> None:
+        """Make an attempt at `replica`."""
+        meter = self.gate.meter
+        self.tries += 1
+        self._reset()
+        now = time.time()
+        attempt = Usage(
+            attempt_id=uuid7(),
+            kind="attempt",
+            request_id=self.incoming.request_id,
+            client_request_id=self.incoming.client_request_id,
+            tenant=self.key.tenant,
+            project=self.key.project,
+            key_id=self.key.id,
+            model=self.model.view.name,
+            deployment=self.model.view.deployment,
+            endpoint=self.incoming.path,
+            started_at=int(now * 1e6),
+            replica=replica.id,
+            price_version=self.model.price_version,
+        )
+        slot = meter.slots.take(attempt.attempt_id) if self.request.stream else 0
+        if slot < 0:
+            self.refuse(PlatformError(503, "too_many_streams", "Too many streams", retry_after=1))
+            return
+        self._slot = slot if self.request.stream else -1
+        try:
+            meter.attempt(attempt)
+        except OSError:
+            if self._slot >= 0:
+                meter.slots.give(self._slot)
+            self.refuse(self.gate.unmetered())
+            return
+        self._attempt = attempt
+        self.heard_at = self.gate.loop.time()
+        replica.in_flight += 1
+        self.model.in_flight += 1
+        self.gate.connect(self, replica)
+
+    def connected(self, upstream: "Upstream") -> None:
+        """A connection is there: send the request."""
+        attempt = self._attempt
+        if attempt is None:  # the client left meanwhile
+            if not upstream.replica.keep(upstream):
+                upstream.abort()
+            return
+        self._upstream = upstream
+        replica = upstream.replica
+        body = openai.splice(self.body, self.request, self.gate.salt(self.key, self.request))
+        head = http1.upstream_head(
+            self.incoming.path, replica.host_header, replica.guard,
+            attempt.attempt_id, self.incoming.trace, len(body),
+        )  # fmt: skip
+        if self.ticket is not None and not replica.first_forward:
+            self.gate.first_forward(replica)
+        upstream.begin(self, head + body)
+        if self.front.paused:
+            upstream.pause(True)
+
+    # The engine's answer (Reader)
+
+    def answer_head(self, status: int, content_type: bytes) -> None:
+        """The answer's head: decides how its body is read."""
+        self._status = status
+        self._content_type = content_type
+        if status == 200 and content_type.startswith(b"text/event-stream"):
+            request = self.request
+            self._scanner = Scanner(request.want_usage, request.want_continuous, request.choices)
+
+    def answer_body(self, data: bytes) -> None:
+        """Bytes of the body: count, store the count, forward."""
+        self.heard_at = self.gate.loop.time()
+        scanner = self._scanner
+        if scanner is None:
+            self._parts.append(data)
+            return
+        try:
+            out = scanner.feed(data)
+        except MalformedAnswer as exc:
+            self._break(str(exc))
+            return
+        self.gate.meter.slots.put(self._slot, scanner.prompt, scanner.completion)
+        if scanner.done:
+            self._tail += out
+        elif out:
+            self._forward(out)
+
+    def answer_end(self) -> None:
+        """The answer is whole."""
+        self._upstream = None
+        if self._scanner is not None:
+            self._stream_end(self._scanner)
+        elif self._status == 200:
+            self._plain_end()
+        else:
+            self._error_end()
+
+    def answer_lost(self, reason: str, *, stale: bool) -> None:
+        """The engine's connection broke."""
+        self._upstream = None
+        if self._attempt is None:
+            return
+        if self._scanner is not None and self._scanner.done and not self._scanner.error:
+            self._stream_end(self._scanner)
+        elif self._forwarded:
+            self._break(f"the engine broke off: {reason}")
+        else:
+            self._retry(reason, stale=stale)
+
+    # Endings of an attempt
+
+    def _stream_end(self, scanner: Scanner) -> None:
+        if not scanner.done and not self._forwarded and not scanner.error:
+            self._retry("the engine ended its answer before it began", stale=False)
+        elif not scanner.done or scanner.error:
+            self._tail += scanner.rest()
+            self._break("the engine ended its answer early")
+        else:
+            self._settle_counted("completed", self._stream_done)
+
+    def _stream_done(self) -> None:
+        if self._tail:
+            self._forward(self._tail)
+        self._last_chunk()
+        self._end(200)
+
+    def _plain_end(self) -> None:
+        body = b"".join(self._parts)
+        try:
+            counts = usage_of(body)
+        except MalformedAnswer as exc:
+            self._retry(str(exc), stale=False)
+            return
+        self._parts = [body]
+        self._settle("completed", counts, self._plain_done)
+
+    def _plain_done(self) -> None:
+        content_type = self._content_type or http1.JSON
+        self._answer(200, self._parts[0], content_type)
+
+    def _error_end(self) -> None:
+        replica = self.gate.replica_of(self)
+        leaving = replica is None or not replica.usable
+        if self._status in _RETRYABLE or (self._status == 500 and leaving):
+            self._retry(f"the engine answered {self._status}", stale=False)
+            return
+        body = b"".join(self._parts)
+        if self._status in {401, 403} or not body.startswith(b'{"error"'):
+            refusal = EngineError(
+                502 if self._status < 500 else self._status,
+                "engine_error",
+                f"The engine answered {self._status}.",
+            )
+            self._settle("failed", None, lambda: self.refuse(refusal))
+        else:
+            status, content_type = self._status, self._content_type or http1.JSON
+            self._settle("failed", None, lambda: self._answer(status, body, content_type))
+
+    def _retry(self, reason: str, *, stale: bool) -> None:
+        """Nothing went out yet: settle this attempt unbilled and try again."""
+        attempt = self._attempt
+        if attempt is None:
+            return
+        if not stale:
+            self.failed.add(attempt.replica)
+            self.gate.suspect(attempt.replica, reason)
+        self._drop_upstream()
+        self._settle("failed", None, None, reason="retry")
+        if self.tries < MAX_ATTEMPTS:
+            self.gate.place(self, again=True)
+        else:
+            self.refuse(EngineError(502, "engine_failed", f"The engine failed: {reason}."))
+
+    def _break(self, reason: str) -> None:
+        """Bytes went out already: bill what was counted, tell the client in-band."""
+        self._drop_upstream()
+        error = EngineError(502, "engine_broke_off", f"The answer is incomplete: {reason}.")
+        self._settle_counted("broken", lambda: self.refuse(error))
+
+    def client_gone(self) -> None:
+        """The client left: the engine shall stop, what was counted is billed."""
+        if self.ended:
+            return
+        self.gate.unhold(self)
+        self._drop_upstream()
+        self._settle_counted("aborted", None)
+        self._end(499)
+
+    def client_paused(self, paused: bool) -> None:
+        """Back-pressure: do not read from the engine what the client does not take."""
+        if self._upstream is not None:
+            self._upstream.pause(paused)
+
+    def silent(self, now: float) -> bool:
+        """The engine has said nothing for too long."""
+        return self._attempt is not None and now - self.heard_at > SILENT_SECONDS
+
+    def give_up(self) -> None:
+        """End an attempt whose engine is silent."""
+        if self._forwarded:
+            self._break("the engine fell silent")
+        else:
+            self._retry("the engine did not answer", stale=False)
+
+    # Settlement
+
+    def _settle_counted(self, outcome: Outcome, done: Done) -> None:
+        scanner = self._scanner
+        counts = None
+        if scanner is not None:
+            counts = scanner.counts
+            if counts is None and (scanner.prompt or scanner.completion):
+                counts = Counts(scanner.prompt, scanner.completion)
+        self._settle(outcome, counts, done)
+
+    def _settle(
+        self, outcome: Outcome, counts: Counts | None, done: Done, reason: str = ""
+    ) -> None:
+        """Write the settlement of the attempt, if one is open; call `done` when it is durable."""
+        attempt, self._attempt = self._attempt, None
+        if attempt is None:
+            if done is not None:
+                done()
+            return
+        self._release(attempt.replica)
+        if counts is None:
+            unbilled = {"completed": "no_usage", "failed": "failed"}.get(outcome, "abort_tail")
+            settled = msgspec.structs.replace(
+                attempt, kind="settlement", outcome=outcome, reason=reason or unbilled,
+                finished_at=int(time.time() * 1e6),
+            )  # fmt: skip
+        else:
+            scanner = self._scanner
+            settled = msgspec.structs.replace(
+                attempt,
+                kind="settlement",
+                outcome=outcome,
+                prompt_tokens=counts.prompt_tokens,
+                cached_tokens=counts.cached or 0,
+                cached_known=counts.cached is not None,
+                completion_tokens=counts.completion_tokens or 0,
+                reasoning_tokens=counts.reasoning,
+                source="engine" if scanner is None or scanner.final else "partial",
+                finished_at=int(time.time() * 1e6),
+                billed=True,
+            )
+            self.gate.count_tokens(settled)
+        self.gate.meter.settle(settled, self._slot, done)
+        self._slot = -1
+
+    def _release(self, replica_id: str) -> None:
+        self.model.in_flight -= 1
+        replica = self.model.replicas.get(replica_id)
+        if replica is not None:
+            replica.in_flight -= 1
+        self.gate.freed(self.model)
+
+    def _drop_upstream(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abort()
+
+    # To the client
+
+    def _head(self) -> None:
+        if not self._headed:
+            self._headed = True
+            chunked = not self.incoming.http10
+            self.incoming.close |= not chunked
+            self.front.send(http1.stream_head(self.incoming.request_id, chunked=chunked))
+
+    def _frame(self, data: bytes) -> None:
+        self._head()
+        self.front.send(data if self.incoming.http10 else http1.chunk(data))
+
+    def _forward(self, data: bytes) -> None:
+        self._forwarded = True
+        self._frame(data)
+
+    def _last_chunk(self) -> None:
+        self._head()
+        if not self.incoming.http10:
+            self.front.send(http1.LAST_CHUNK)
+
+    def heartbeat(self) -> None:
+        """Tell a waiting stream's client (and what is between) that we are alive."""
+        self._frame(_HEARTBEAT)
+
+    def _answer(self, status: int, body: bytes, content_type: bytes) -> None:
+        if self.ended:
+            return
+        if self._headed:  # heartbeats went out: the answer's place is an event
+            self._frame(b"data: " + body + b"\n\n")
+            self._last_chunk()
+        else:
+            close = self.incoming.close
+            request_id = self.incoming.request_id
+            self.front.send(
+                http1.plain(status, body, request_id, content_type=content_type, close=close)
+            )
+        self._end(status)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer with an error: by status where nothing went out, else in-band without [DONE]."""
+        if self.ended:
+            return
+        self.gate.refused(self.incoming, refusal)
+        if self._headed:
+            self._frame(b"data: " + refusal.body() + b"\n\n")
+            self._last_chunk()
+        else:
+            self.front.send(
+                http1.plain(
+                    refusal.status, refusal.body(), self.incoming.request_id,
+                    retry_after=refusal.retry_after, close=self.incoming.close,
+                )
+            )  # fmt: skip
+        self._end(refusal.status)
+
+    def _end(self, status: int) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        self.gate.ended(self, status)
+        if self.front.listener is self:
+            self.front.finish()

@@ -1,0 +1,314 @@
+"""The client's side of a connection: requests in, one answer at a time out.
+
+httptools parses; this class bounds what a stranger may make us keep (head, body, pipelined
+requests, time) and frames answers. What a request means is the gate's business.
+"""
+
+import asyncio
+from collections import deque
+from typing import Final, Protocol
+
+import httptools
+
+from tidegate_billing.usage import uuid7
+from tidegate_runtime import http1
+from tidegate_runtime.errors import Refusal, TenantError
+
+MAX_HEAD: Final = 64 * 1024
+MAX_URL: Final = 8 * 1024
+MAX_BODY: Final = 32 * 1024 * 1024
+MAX_PIPELINED: Final = 16
+HEAD_SECONDS: Final = 15.0
+BODY_SECONDS: Final = 120.0
+KEEP_ALIVE_SECONDS: Final = 75.0
+LINGER_SECONDS: Final = 2.0
+STALL_SECONDS: Final = 60.0
+_HIGH_WATER: Final = 256 * 1024
+
+
+class Incoming:
+    """One request as it came. `request_id` is ours; the client's own is kept beside it."""
+
+    __slots__ = (
+        "body", "client_request_id", "close", "http10", "method", "path", "request_id", "size",
+        "token", "trace",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.method = b""
+        self.path = ""
+        self.token = b""
+        self.client_request_id = ""
+        self.trace = b""
+        self.body: list[bytes] = []
+        self.size = 0
+        self.close = False
+        self.http10 = False
+        self.request_id = "req-" + uuid7()
+
+
+class Listener(Protocol):
+    """What the answer's producer hears of its client."""
+
+    def client_gone(self) -> None:
+        """The connection is lost."""
+
+    def client_paused(self, paused: bool) -> None:
+        """The client reads slower than we write (or caught up)."""
+
+
+class Handler(Protocol):
+    """Where requests go."""
+
+    fronts: set["Front"]
+
+    def handle(self, front: "Front", incoming: Incoming) -> None:
+        """Answer one request through `front`."""
+
+    def refused(self, incoming: Incoming, refusal: Refusal) -> None:
+        """A request was refused before it was whole."""
+
+
+class Front(asyncio.Protocol):
+    """A client connection. `listener` is set while an answer is being made."""
+
+    __slots__ = (
+        "_busy", "_expect", "_handler", "_head_bytes", "_in", "_loop", "_parser", "_queue",
+        "_refusal", "_since", "_stalled_since", "_stalled_size", "_whole", "listener", "paused",
+        "transport",
+    )  # fmt: skip
+
+    def __init__(self, handler: Handler, loop: asyncio.AbstractEventLoop) -> None:
+        self._handler = handler
+        self._loop = loop
+        self._parser = httptools.HttpRequestParser(self)
+        self._queue: deque[Incoming] = deque()
+        self._in: Incoming | None = None
+        self._whole = True
+        self._busy: Incoming | None = None
+        self._refusal: Refusal | None = None
+        self._expect = False
+        self._head_bytes = 0
+        self._since = loop.time()
+        self._stalled_since = 0.0
+        self._stalled_size = 0
+        self.listener: Listener | None = None
+        self.paused = False
+        self.transport: asyncio.Transport | None = None
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client connected."""
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        self.transport = transport  # type: ignore[assignment]
+        self.transport.set_write_buffer_limits(_HIGH_WATER)  # type: ignore[union-attr]
+        self._handler.fronts.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone: whoever answers it must stop."""
+        self.transport = None
+        self._handler.fronts.discard(self)
+        self._queue.clear()
+        listener, self.listener = self.listener, None
+        if listener is not None:
+            listener.client_gone()
+
+    def pause_writing(self) -> None:
+        """The client does not keep up."""
+        self.paused = True
+        if self.listener is not None:
+            self.listener.client_paused(True)
+
+    def resume_writing(self) -> None:
+        """The client caught up."""
+        self.paused = False
+        if self.listener is not None:
+            self.listener.client_paused(False)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a request."""
+        if self._refusal is not None:
+            return
+        if self._whole:
+            self._since = self._loop.time()
+            self._whole = False
+        self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(TenantError(400, "upgrade_refused", "Protocol upgrades are not served"))
+        except httptools.HttpParserError:
+            self._refuse(TenantError(400, "bad_request", "The request is not valid HTTP/1.1"))
+        if self._refusal is None and self._in is not None and self._head_bytes > 2 * MAX_HEAD:
+            self._refuse(TenantError(431, "header_too_large", f"Headers pass {MAX_HEAD} bytes"))
+        if self._refusal is not None and self._busy is None:
+            self._send_refusal()
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        """A request starts."""
+        self._in = Incoming()
+        self._head_bytes = 0
+        self._expect = False
+
+    def on_url(self, url: bytes) -> None:
+        """The request target, in pieces where it is long."""
+        incoming = self._in
+        if incoming is None:
+            return
+        incoming.path += url.decode("latin-1")
+        if len(incoming.path) > MAX_URL:
+            self._refuse(TenantError(414, "url_too_long", f"The URL passes {MAX_URL} bytes"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header; only those we need are kept."""
+        incoming = self._in
+        if incoming is None:
+            return
+        incoming.size += len(name) + len(value) + 4
+        if incoming.size > MAX_HEAD:
+            self._refuse(TenantError(431, "header_too_large", f"Headers pass {MAX_HEAD} bytes"))
+            return
+        name = name.lower()
+        if name == b"authorization":
+            scheme, _, token = value.partition(b" ")
+            incoming.token = token.strip() if scheme.lower() == b"bearer" else b""
+        elif name == b"x-request-id":
+            incoming.client_request_id = value[:128].decode("latin-1")
+        elif name in {b"traceparent", b"tracestate"}:
+            incoming.trace += name + b": " + value + b"\r\n"
+        elif name == b"expect":
+            self._expect = value.lower() == b"100-continue"
+        elif name == b"content-length":
+            self._check_size(int(value) if value.isdigit() else 0)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        incoming, self._head_bytes = self._in, 0
+        if incoming is None or self._refusal is not None:
+            return
+        incoming.size = 0
+        incoming.method = self._parser.get_method()
+        incoming.http10 = self._parser.get_http_version() == "1.0"
+        if self._expect and self._busy is None and self.transport is not None:
+            self.transport.write(http1.CONTINUE)
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the body."""
+        incoming = self._in
+        if incoming is None or self._refusal is not None:
+            return
+        self._head_bytes = 0
+        incoming.size += len(data)
+        incoming.body.append(data)
+        self._check_size(incoming.size)
+
+    def on_message_complete(self) -> None:
+        """The request is whole: answer it, or queue it behind the one being answered."""
+        incoming, self._in = self._in, None
+        if incoming is None or self._refusal is not None:
+            return
+        self._whole = True
+        incoming.close = not self._parser.should_keep_alive()
+        incoming.path = incoming.path.partition("?")[0]
+        if self._busy is None:
+            self._start(incoming)
+            return
+        self._queue.append(incoming)
+        if len(self._queue) > MAX_PIPELINED:
+            self._refuse(TenantError(400, "too_many_pipelined", "Too many pipelined requests"))
+        elif self.transport is not None:
+            self.transport.pause_reading()
+
+    # Answers
+
+    def _start(self, incoming: Incoming) -> None:
+        self._busy = incoming
+        self._handler.handle(self, incoming)
+
+    def send(self, data: bytes) -> None:
+        """Write bytes of an answer that is framed already."""
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def finish(self) -> None:
+        """The answer is whole: close, or take the next request."""
+        incoming, self._busy, self.listener = self._busy, None, None
+        self._since = self._loop.time()
+        if self.transport is None or incoming is None:
+            return
+        if incoming.close:
+            self._queue.clear()
+            self.transport.close()
+        elif self._queue:
+            self._loop.call_soon(self._next)
+        elif self._refusal is not None:
+            self._send_refusal()
+
+    def _next(self) -> None:
+        if self._busy is None and self._queue and self.transport is not None:
+            incoming = self._queue.popleft()
+            if not self._queue:
+                self.transport.resume_reading()
+            self._start(incoming)
+
+    def close(self) -> None:
+        """End the connection once what was written is sent."""
+        if self.transport is not None:
+            self.transport.close()
+
+    # Refusals of what is not a whole request
+
+    def _check_size(self, size: int) -> None:
+        if size > MAX_BODY and self._refusal is None:
+            self._refuse(TenantError(413, "body_too_large", f"The body passes {MAX_BODY} bytes"))
+
+    def _refuse(self, refusal: Refusal) -> None:
+        if self._refusal is None:
+            self._refusal = refusal
+
+    def _send_refusal(self) -> None:
+        """Say why, then read and drop for a moment: a reset would destroy the answer."""
+        refusal, incoming = self._refusal, self._in or Incoming()
+        if refusal is None or self.transport is None or self._since < 0:
+            return
+        self._in = None
+        self._handler.refused(incoming, refusal)
+        self.transport.write(
+            http1.plain(refusal.status, refusal.body(), incoming.request_id, close=True)
+        )
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._since = -self._loop.time()
+
+    # Time
+
+    def sweep(self, now: float) -> None:
+        """Once a second: end what takes too long."""
+        if self.transport is None:
+            return
+        if self._since < 0:
+            if now + self._since > LINGER_SECONDS:
+                self.transport.abort()
+            return
+        self._sweep_stall(now)
+        if self._busy is not None:
+            return
+        age = now - self._since
+        if self._whole:
+            if age > KEEP_ALIVE_SECONDS:
+                self.transport.close()
+        elif age > (HEAD_SECONDS if self._in is None or not self._in.method else BODY_SECONDS):
+            self._refuse(TenantError(408, "request_timeout", "The request did not arrive in time"))
+            self._send_refusal()
+
+    def _sweep_stall(self, now: float) -> None:
+        """A client that reads nothing for STALL_SECONDS is gone."""
+        assert self.transport is not None
+        size = self.transport.get_write_buffer_size()
+        if not size or size != self._stalled_size:
+            self._stalled_since, self._stalled_size = now, size
+        elif now - self._stalled_since > STALL_SECONDS:
+            self.transport.abort()

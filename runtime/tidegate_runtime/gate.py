@@ -1,0 +1,405 @@
+"""The gate: identify, resolve, admit, hold, route. One per router process.
+
+It owns the models' states and decides with the pure parts (names, route, hold); exchanges do what
+it decides. All of it runs on one event loop, so a decision and its effect are one step.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import structlog
+
+from tidegate_billing.links import KeyView
+from tidegate_billing.usage import Usage
+from tidegate_runtime import http1, openai
+from tidegate_runtime.contract.links import DemandLine, ModelView, Replica, WorldLine
+from tidegate_runtime.contract.names import NameTable
+from tidegate_runtime.endpoints import ModelState, ReplicaState, merge
+from tidegate_runtime.errors import (
+    EngineError,
+    PlatformError,
+    Refusal,
+    TenantError,
+    model_not_found,
+)
+from tidegate_runtime.exchange import Exchange
+from tidegate_runtime.front import Front, Incoming
+from tidegate_runtime.hold import Ticket
+from tidegate_runtime.meter import Meter
+from tidegate_runtime.route import Wait, least_load
+from tidegate_runtime.tenants import Tenants
+from tidegate_runtime.upstream import Upstream
+
+log = structlog.get_logger()
+
+CONNECT_SECONDS: Final = 5.0
+TENANT_SHARE: Final = 1.0
+"""The part of a model's held places one tenant may fill; a plan's setting later."""
+
+
+class Gate:
+    """One router's data plane."""
+
+    def __init__(self, name: str, meter: Meter, tenants: Tenants) -> None:
+        self.name = name
+        self.meter = meter
+        self.tenants = tenants
+        self.loop = asyncio.get_running_loop()
+        self.fronts: set[Front] = set()
+        self.live: set[Exchange] = set()
+        self.models: dict[str, ModelState] = {}
+        self.names = NameTable.build([])
+        self.news = asyncio.Event()
+        self.requests: Counter[tuple[str, int]] = Counter()
+        self.tokens: Counter[tuple[str, str]] = Counter()
+        self.stopping = False
+        self.probe_started: Callable[[ModelState, ReplicaState], None] = lambda model, replica: None
+        self._connecting: set[asyncio.Task[None]] = set()
+
+    # Requests
+
+    def handle(self, front: Front, incoming: Incoming) -> None:
+        """Answer one request (called by the front; errors become answers here)."""
+        try:
+            self._handle(front, incoming)
+        except Refusal as refusal:
+            self.refused(incoming, refusal)
+            self.requests["", refusal.status] += 1
+            front.send(
+                http1.plain(
+                    refusal.status, refusal.body(), incoming.request_id,
+                    retry_after=refusal.retry_after, close=incoming.close,
+                )
+            )  # fmt: skip
+            front.finish()
+
+    def _handle(self, front: Front, incoming: Incoming) -> None:
+        endpoint = incoming.path
+        key = self._identify(incoming)
+        if endpoint not in openai.TASKS:
+            self._send(front, incoming, self._catalogue(key, incoming))
+            return
+        if incoming.method != b"POST":
+            raise TenantError(405, "method_not_allowed", f"{endpoint} takes POST")
+        body = b"".join(incoming.body)
+        incoming.body = []
+        request = openai.parse(endpoint, body)
+        model = self._resolve(key, request.model, endpoint)
+        if self.stopping:
+            raise PlatformError(503, "stopping", "The gateway is stopping", retry_after=1)
+        if self.meter.refusal:
+            raise self.unmetered()
+        if model.view.suspend:
+            raise EngineError(503, "model_suspended", f"The model `{request.model}` is suspended")
+        exchange = Exchange(self, front, incoming, key, model, request, body)
+        model.last_request = exchange.started
+        front.listener = exchange
+        self.live.add(exchange)
+        self.place(exchange)
+
+    def _identify(self, incoming: Incoming) -> KeyView:
+        if not incoming.token:
+            raise TenantError(
+                401, "invalid_api_key", "No API key was sent: use `Authorization: Bearer KEY`"
+            )
+        if not self.tenants.fresh(self.loop.time()):
+            raise PlatformError(503, "tenants_unknown", "Keys cannot be checked now", retry_after=1)
+        key = self.tenants.lookup(incoming.token)
+        if key is None:
+            raise TenantError(401, "invalid_api_key", "The API key is not valid")
+        return key
+
+    def _resolve(self, key: KeyView, name: str, endpoint: str) -> ModelState:
+        view = self.names.lookup(key.tenant, name)
+        model = None if view is None else self.models.get(view.deployment)
+        if model is None:
+            raise model_not_found(name)
+        task = openai.TASKS[endpoint]
+        if model.view.task != task:
+            raise TenantError(
+                400, "task_not_served",
+                f"The model `{name}` serves `{model.view.task}`, and {endpoint} needs `{task}`",
+                param="model",
+            )  # fmt: skip
+        return model
+
+    def _catalogue(self, key: KeyView, incoming: Incoming) -> bytes:
+        root = "/v1/models"
+        if incoming.path != root and not incoming.path.startswith(root + "/"):
+            raise TenantError(404, "not_found", f"There is no route {incoming.path[:200]}")
+        if incoming.method != b"GET":
+            raise TenantError(405, "method_not_allowed", f"{root} takes GET")
+        if incoming.path == root:
+            data = [_model_object(v) for v in self.names.visible(key.tenant)]
+            return msgspec.json.encode({"object": "list", "data": data})
+        name = incoming.path[len(root) + 1 :]
+        view = self.names.lookup(key.tenant, name)
+        if view is None:
+            raise model_not_found(name)
+        return msgspec.json.encode(_model_object(view))
+
+    def _send(self, front: Front, incoming: Incoming, body: bytes) -> None:
+        front.send(http1.plain(200, body, incoming.request_id, close=incoming.close))
+        front.finish()
+
+    # Hold and route
+
+    def place(self, exchange: Exchange, *, again: bool = False) -> None:
+        """Dispatch an exchange, or hold it. `again`: it was dispatched before and failed."""
+        model = exchange.model
+        if self.models.get(model.view.deployment) is not model:
+            exchange.refuse(model_not_found(exchange.request.model))
+            return
+        if not model.queue and (model.price_version or not self.tenants.priced):
+            chosen = self._pick(model, exchange)
+            if isinstance(chosen, ReplicaState):
+                exchange.dispatch(chosen)
+                return
+        self._hold(exchange, front=again)
+
+    def _pick(self, model: ModelState, exchange: Exchange) -> ReplicaState | Wait:
+        return least_load(model.replicas.values(), model.view.max_concurrency, exchange.failed)
+
+    def _hold(self, exchange: Exchange, *, front: bool) -> None:
+        view = exchange.model.view
+        seconds = view.hold_seconds if exchange.request.stream else view.non_stream_hold_seconds
+        failure = view.failure
+        known = failure.start_id if failure is not None else ""
+        if exchange.ticket is not None:  # it waited before: what it knew then goes on
+            known = exchange.ticket.known_failure
+        ticket = Ticket(
+            exchange, exchange.key.tenant, exchange.since, exchange.since + seconds, known
+        )
+        full = exchange.model.queue.push(ticket, view.max_held, TENANT_SHARE, front=front)
+        if full is not None:
+            status, kind = (429, TenantError) if full.scope == "tenant" else (503, PlatformError)
+            message = f"{full.limit} requests wait for this model already"
+            exchange.refuse(kind(status, "held_queue_full", message, retry_after=5))
+            return
+        exchange.ticket = ticket
+        if len(exchange.model.queue) == 1:
+            self.news.set()
+
+    def unhold(self, exchange: Exchange) -> None:
+        """Take an exchange out of its queue, if it waits."""
+        if exchange.ticket is not None:
+            exchange.model.queue.remove(exchange.ticket)
+
+    def freed(self, model: ModelState) -> None:
+        """A place became free: the next in line goes (after this step, never inside it)."""
+        if model.queue:
+            self.loop.call_soon(self.drain_queue, model)
+
+    def drain_queue(self, model: ModelState) -> None:
+        """Dispatch held requests while a replica can take them."""
+        if self.tenants.priced and not model.price_version:
+            return
+        skipped: list[Ticket[Exchange]] = []
+        while (ticket := model.queue.pop()) is not None:
+            chosen = self._pick(model, ticket.item)
+            if isinstance(chosen, ReplicaState):
+                ticket.item.dispatch(chosen)
+                continue
+            skipped.append(ticket)
+            if chosen.reason != "all_failed":
+                break
+        for ticket in reversed(skipped):
+            self._hold(ticket.item, front=True)
+
+    # Connections
+
+    def connect(self, exchange: Exchange, replica: ReplicaState) -> None:
+        """Give the exchange a connection: an idle one, or a new one."""
+        while replica.idle:
+            upstream = replica.idle.pop()
+            if upstream.transport is not None and not upstream.transport.is_closing():
+                exchange.connected(upstream)
+                return
+        task = self.loop.create_task(self._dial(exchange, replica))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _dial(self, exchange: Exchange, replica: ReplicaState) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                _, upstream = await self.loop.create_connection(
+                    lambda: Upstream(replica), replica.host, replica.port
+                )
+        except OSError as exc:  # TimeoutError is one
+            exchange.answer_lost(f"cannot connect: {exc or 'timeout'}", stale=False)
+            return
+        exchange.connected(upstream)
+
+    def replica_of(self, exchange: Exchange) -> ReplicaState | None:
+        """The replica of the exchange's open attempt, if it still exists."""
+        attempt = exchange._attempt  # noqa: SLF001 - the exchange is this module's other half
+        return None if attempt is None else exchange.model.replicas.get(attempt.replica)
+
+    def suspect(self, replica_id: str, reason: str) -> None:
+        """A replica failed a request."""
+        log.warning("attempt_failed", replica=replica_id, reason=reason)
+
+    # The world
+
+    def apply(self, world: WorldLine) -> None:
+        """Take a new picture of models and replicas."""
+        views = {v.deployment: v for v in world.models}
+        for gone in [k for k in self.models if k not in views]:
+            self._remove(self.models.pop(gone))
+        replicas: dict[str, list[Replica]] = {}
+        for replica in world.replicas:
+            replicas.setdefault(replica.deployment, []).append(replica)
+        self.names = NameTable.build(world.models)
+        for deployment, view in views.items():
+            model = self.models.get(deployment)
+            if model is None:
+                model = self.models[deployment] = ModelState(view)
+                model.price_version = self.tenants.prices.get(deployment, 0)
+            model.view = view
+            merge(
+                model.replicas,
+                replicas.get(deployment, []),
+                lambda state, model=model: self.probe_started(model, state),  # type: ignore[misc]
+            )
+            self._release_failed(model)
+            self.drain_queue(model)
+        self.news.set()
+
+    def _remove(self, model: ModelState) -> None:
+        merge(model.replicas, [], lambda state: None)
+        for ticket in list(model.queue):
+            ticket.item.refuse(model_not_found(ticket.item.request.model))
+            model.queue.remove(ticket)
+
+    def _release_failed(self, model: ModelState) -> None:
+        view = model.view
+        if view.suspend:
+            for ticket in list(model.queue):
+                model.queue.remove(ticket)
+                ticket.item.refuse(
+                    EngineError(503, "model_suspended", f"The model `{view.name}` is suspended")
+                )
+        failure = view.failure
+        if failure is None or not failure.final:
+            return
+        error = EngineError(
+            503, "model_start_failed",
+            f"The model `{view.name}` could not start: {failure.reason}: {failure.message}",
+            retry_after=5,
+        )  # fmt: skip
+        for ticket in model.queue.release(failure.start_id):
+            ticket.item.refuse(error)
+
+    def repriced(self) -> None:
+        """Prices changed: what waited for one may go."""
+        for deployment, model in self.models.items():
+            model.price_version = self.tenants.prices.get(deployment, 0)
+            self.drain_queue(model)
+
+    def answered(self, model: ModelState) -> None:
+        """A replica answered its readiness request."""
+        self.drain_queue(model)
+        self.news.set()
+
+    def first_forward(self, replica: ReplicaState) -> None:
+        """The first held request goes to a replica: the end of a cold start."""
+        replica.first_forward = time.time()
+        self.news.set()
+
+    def demand(self) -> DemandLine:
+        """What this router tells the operator now. Quiet models are left out."""
+        wall, mono = time.time(), self.loop.time()
+        models = []
+        for model in self.models.values():
+            now = model.demand(wall, mono)
+            if now.in_flight or now.held or now != model.told:
+                models.append(now)
+                model.told = now
+        replicas = [r.demand() for m in self.models.values() for r in m.replicas.values()]
+        return DemandLine(router=self.name, at=wall, models=models, replicas=replicas)
+
+    # Time and ends
+
+    def sweep(self) -> None:
+        """Once a second: deadlines, heartbeats, silence."""
+        now = self.loop.time()
+        for front in list(self.fronts):
+            front.sweep(now)
+        for exchange in [e for e in self.live if e.silent(now)]:
+            exchange.give_up()
+        for model in self.models.values():
+            if model.queue:
+                self._sweep_queue(model, now)
+        self.meter.sweep(time.time())
+
+    def _sweep_queue(self, model: ModelState, now: float) -> None:
+        for ticket in model.queue.expire(now):
+            ticket.item.refuse(self._held_too_long(model, now - ticket.since))
+        every = model.view.heartbeat_seconds
+        for ticket in model.queue:
+            exchange = ticket.item
+            exchange.failed.clear()  # after a second even the one that failed may be asked again
+            if exchange.request.stream and now - exchange.heard_at >= every:
+                exchange.heard_at = now
+                exchange.heartbeat()
+        self.drain_queue(model)
+
+    def _held_too_long(self, model: ModelState, waited: float) -> Refusal:
+        if self.tenants.priced and not model.price_version:
+            return PlatformError(
+                503, "model_not_priced",
+                f"The model `{model.view.name}` has no price yet (spec.pricing)", retry_after=30,
+            )  # fmt: skip
+        return EngineError(
+            503, "model_not_ready", f"No replica was ready within {waited:.0f} s", retry_after=5
+        )
+
+    def stop(self) -> None:
+        """Refuse what waits and what comes; what runs goes on."""
+        self.stopping = True
+        refusal = PlatformError(503, "stopping", "The gateway is stopping", retry_after=1)
+        for model in self.models.values():
+            for ticket in list(model.queue):
+                model.queue.remove(ticket)
+                ticket.item.refuse(refusal)
+
+    def unmetered(self) -> PlatformError:
+        """Nothing is served that cannot be metered."""
+        reason = self.meter.refusal or "the usage journal cannot be written"
+        return PlatformError(
+            503, "metering_unavailable", f"Usage cannot be recorded: {reason}", retry_after=5
+        )
+
+    def salt(self, key: KeyView, request: openai.Request) -> str:
+        """The prefix cache's salt: the tenant's, with the caller's own mixed in."""
+        if not self.tenants.priced or request.endpoint == openai.EMBEDDINGS:
+            return ""
+        return hashlib.sha256(f"{key.tenant}\0{request.cache_salt}".encode()).hexdigest()[:32]
+
+    def refused(self, incoming: Incoming, refusal: Refusal) -> None:
+        """Log why a request was refused (never what it said)."""
+        log.info(
+            "refused", request_id=incoming.request_id, status=refusal.status, code=refusal.code,
+            path=incoming.path[:100], param=refusal.param,
+        )  # fmt: skip
+
+    def count_tokens(self, settled: Usage) -> None:
+        """Metrics of a billed settlement."""
+        self.tokens[settled.model, "prompt"] += settled.prompt_tokens
+        self.tokens[settled.model, "completion"] += settled.completion_tokens
+
+    def ended(self, exchange: Exchange, status: int) -> None:
+        """An exchange is over."""
+        self.live.discard(exchange)
+        self.requests[exchange.model.view.name, status] += 1
+
+
+def _model_object(view: ModelView) -> dict[str, object]:
+    return {
+        "id": view.name, "object": "model", "created": int(view.created), "owned_by": view.owner,
+    }  # fmt: skip

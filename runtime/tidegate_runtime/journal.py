@@ -1,0 +1,262 @@
+"""The usage journal's files: numbered records in segments that own their disk space beforehand.
+
+A segment is filled with zeros and synced before its first record, so writing a record can neither
+run out of disk nor change the file's size (which makes fdatasync cheap). A record is
+`length, crc32, number` and a JSON event; the first header that does not check out is the end: what
+a crash tore was never acknowledged to anybody. Records are numbered from 1 for ever; `acked` is
+the last number billing has confirmed. A segment goes once all in it is confirmed and no attempt
+begun in it is open, since recovery needs an attempt's record to settle it.
+
+    DIR/id             the journal's name      DIR/acked     last number confirmed
+    DIR/0000000001.log segment by its first record's number
+"""
+
+import fcntl
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from tidegate_billing.usage import Usage, uuid7
+
+_HEAD: Final = struct.Struct("<IIQ")
+_ACKED: Final = struct.Struct("<Q")
+SEGMENT_BYTES: Final = 4 * 1024 * 1024
+_READ: Final = 1024 * 1024
+RESERVE: Final = 512 * 1024
+"""The last part of the last segment is kept for settlements of what already runs."""
+
+_EVENT: Final = msgspec.json.Decoder(Usage)
+
+
+class JournalFull(OSError):
+    """There is no place for another record."""
+
+
+class JournalBusy(OSError):
+    """Another process writes this journal."""
+
+
+class Record(NamedTuple):
+    """One event with its number."""
+
+    number: int
+    event: Usage
+
+
+class Segment:
+    """One file. `first` is the number of its first record, `end` where the next one goes."""
+
+    __slots__ = ("end", "fd", "first", "last", "path", "size")
+
+    def __init__(self, path: Path, fd: int, first: int, size: int) -> None:
+        self.path = path
+        self.fd = fd
+        self.first = first
+        self.last = first - 1
+        self.end = 0
+        self.size = size
+
+    @classmethod
+    def create(cls, folder: Path, first: int, size: int) -> "Segment":
+        """Make and zero a segment. Raises OSError, leaving nothing, where the disk is full."""
+        path = folder / f"{first:010d}.log"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            if os.pwrite(fd, bytes(size), 0) != size:
+                raise JournalFull(f"no disk space for a journal segment of {size} bytes")
+            os.fsync(fd)
+        except OSError:
+            os.close(fd)
+            path.unlink()
+            raise
+        return cls(path, fd, first, size)
+
+    @classmethod
+    def open(cls, path: Path) -> "Segment":
+        """Open a segment of a former life and find its end."""
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        segment = cls(path, fd, int(path.stem), os.fstat(fd).st_size)
+        for end, record in segment.read(0, segment.size):
+            segment.end, segment.last = end, record.number
+        return segment
+
+    def append(self, number: int, payload: bytes) -> None:
+        """Write one record. Raises JournalFull where it does not fit."""
+        if self.end + _HEAD.size + len(payload) > self.size:
+            raise JournalFull(f"journal segment {self.path.name} is full")
+        head = _HEAD.pack(len(payload), zlib.crc32(payload, number & 0xFFFF_FFFF), number)
+        data = head + payload
+        if os.pwrite(self.fd, data, self.end) != len(data):
+            raise JournalFull(f"short write to journal segment {self.path.name}")
+        self.end += len(data)
+        self.last = number
+
+    def read(self, offset: int, stop: int) -> Iterator[tuple[int, Record]]:
+        """(offset behind it, record) for each whole record between two offsets."""
+        data = os.pread(self.fd, stop - offset, offset)
+        at = 0
+        while at + _HEAD.size <= len(data):
+            length, crc, number = _HEAD.unpack_from(data, at)
+            payload = data[at + _HEAD.size : at + _HEAD.size + length]
+            if not length or zlib.crc32(payload, number & 0xFFFF_FFFF) != crc:
+                break
+            at += _HEAD.size + length
+            yield offset + at, Record(number, _EVENT.decode(payload))
+
+    def close(self, *, remove: bool = False) -> None:
+        """Close the file, and delete it where asked."""
+        os.close(self.fd)
+        if remove:
+            self.path.unlink()
+
+
+class Journal:
+    """All segments of one router. Single writer: a second process gets JournalBusy."""
+
+    def __init__(self, folder: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder = folder
+        self._size = segment_bytes
+        self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            os.close(self._lock)
+            raise JournalBusy(f"journal {folder} is in use by another router") from exc
+        self.id = self._name()
+        self._ack_fd = os.open(folder / "acked", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        raw = os.pread(self._ack_fd, _ACKED.size, 0)
+        self.acked: int = _ACKED.unpack(raw)[0] if len(raw) == _ACKED.size else 0
+        self.segments = self._former(folder)
+        self.number = max([self.acked, *(s.last for s in self.segments)])
+        self.open_attempts: dict[str, Record] = {}
+        self.spare: Segment | None = None
+        self._add(Segment.create(folder, self.number + 1, segment_bytes))
+        self._cursor = (self.segments[0], 0)
+
+    @staticmethod
+    def _former(folder: Path) -> list[Segment]:
+        segments = []
+        for path in sorted(folder.glob("*.log")):
+            segment = Segment.open(path)
+            if segment.end:
+                segments.append(segment)
+            else:
+                segment.close(remove=True)
+        return segments
+
+    def _name(self) -> str:
+        path = self.folder / "id"
+        if not path.exists():
+            fresh = self.folder / "id.new"
+            fresh.write_text(uuid7())
+            fresh.replace(path)
+        return path.read_text()
+
+    def _add(self, segment: Segment) -> None:
+        self.segments.append(segment)
+
+    @property
+    def current(self) -> Segment:
+        """The segment being written."""
+        return self.segments[-1]
+
+    @property
+    def room(self) -> int:
+        """Bytes new work may still use: settlements of what runs have their own reserve."""
+        spare = self.spare.size if self.spare is not None else 0
+        return self.current.size - self.current.end + spare - RESERVE
+
+    @property
+    def unacked(self) -> int:
+        """Records not confirmed, and attempts not settled: 0 means everything is told."""
+        return self.number - self.acked + len(self.open_attempts)
+
+    def append(self, event: Usage) -> int:
+        """Write an event (not yet synced); its number. Raises OSError where it cannot."""
+        payload = msgspec.json.encode(event)
+        if self.current.end + _HEAD.size + len(payload) > self.current.size:
+            self._rotate()
+        self.current.append(self.number + 1, payload)
+        self.number += 1
+        if event.kind == "attempt":
+            self.open_attempts[event.attempt_id] = Record(self.number, event)
+        else:
+            self.open_attempts.pop(event.attempt_id, None)
+        return self.number
+
+    def _rotate(self) -> None:
+        segment, self.spare = self.spare, None
+        if segment is None:
+            segment = Segment.create(self.folder, self.number + 1, self._size)
+        if segment.first != self.number + 1:
+            path = self.folder / f"{self.number + 1:010d}.log"
+            segment.path.rename(path)
+            segment.path, segment.first = path, self.number + 1
+            segment.last = self.number
+        os.fdatasync(self.current.fd)
+        self._add(segment)
+
+    def make_spare(self) -> Segment:
+        """A segment for later, made by the commit thread; its name is given when it is used."""
+        path = self.folder / "spare.tmp"
+        segment = Segment.create(self.folder, 0, self._size)
+        segment.path.rename(path)
+        segment.path = path
+        return segment
+
+    def read_next(self, limit: int) -> list[Record]:
+        """Up to `limit` records that were not read before and are not confirmed, in order."""
+        found: list[Record] = []
+        segment, offset = self._cursor
+        while len(found) < limit:
+            stop = min(segment.end, offset + _READ)
+            for end, record in segment.read(offset, stop):
+                offset = end
+                if record.number > self.acked:
+                    found.append(record)
+                if len(found) >= limit:
+                    break
+            else:
+                later = [s for s in self.segments if s.first > segment.first]
+                if stop < segment.end:
+                    continue
+                if not later:
+                    break
+                segment, offset = later[0], 0
+        self._cursor = (segment, offset)
+        return found
+
+    def acknowledge(self, number: int) -> None:
+        """Billing has all records up to `number`: remember it, drop what nobody needs."""
+        self.acked = max(self.acked, number)
+        os.pwrite(self._ack_fd, _ACKED.pack(self.acked), 0)
+        oldest = min((r.number for r in self.open_attempts.values()), default=self.acked + 1)
+        keep = min(oldest, self.acked + 1, self._cursor[0].first)
+        while len(self.segments) > 1 and self.segments[0].last < keep:
+            self.segments.pop(0).close(remove=True)
+
+    def unsettled(self) -> list[Usage]:
+        """Attempts of a former life that have no settlement."""
+        attempts: dict[str, Usage] = {}
+        for segment in self.segments:
+            for _, record in segment.read(0, segment.end):
+                if record.event.kind == "attempt":
+                    attempts[record.event.attempt_id] = record.event
+                else:
+                    attempts.pop(record.event.attempt_id, None)
+        return list(attempts.values())
+
+    def close(self) -> None:
+        """Close all files and give the lock back."""
+        for segment in self.segments:
+            segment.close()
+        if self.spare is not None:
+            self.spare.close(remove=True)
+        os.close(self._ack_fd)
+        os.close(self._lock)

@@ -1,0 +1,239 @@
+"""The meter: every attempt is on record before it is dispatched and settled exactly once.
+
+`attempt` writes before an engine is asked. `settle` writes the settlement, and in strict mode
+calls back only after one fdatasync, shared by all that wait for it, so that the last bytes of an
+answer never leave before their record is durable. The commit thread does nothing but sync (and
+make the next segment); all writes are the loop's own. A shipper tells billing in batches and drops
+what billing has confirmed.
+
+Where the disk is full or a sync fails, `refusal` names it and new work is refused; what already
+runs settles into the reserve, and a settlement that cannot be written is kept and tried again.
+"""
+
+import asyncio
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import httpx
+import msgspec
+import structlog
+
+from tidegate_billing.links import UsageAck, UsageBatch
+from tidegate_billing.usage import Usage
+from tidegate_runtime.journal import Journal, Record, Segment
+from tidegate_runtime.slots import Slots
+
+log = structlog.get_logger()
+
+BATCH: Final = 1000
+LINGER: Final = 0.02
+OPEN_TOLD_AFTER: Final = 2.0
+LOW_DISK: Final = 2 * 1024 * 1024
+
+Done = Callable[[], None]
+
+
+class Meter:
+    """One router's journal, slots and shipper. Use from one event loop; `close` at the end."""
+
+    def __init__(self, journal: Journal, slots: Slots, *, strict: bool) -> None:
+        self.journal = journal
+        self.slots = slots
+        self._strict = strict
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[tuple[int, Done]] = deque()
+        self._owed: list[tuple[Usage, int, Done | None]] = []
+        self._told: set[str] = set()
+        self._news = asyncio.Event()
+        self._fault = ""
+        self._wake = threading.Event()
+        self._closing = False
+        self._syncing = False
+        self._want_spare = True
+        self._recover()
+        self._thread = threading.Thread(target=self._commit, name="journal", daemon=True)
+        self._thread.start()
+        self._kick()
+
+    @property
+    def refusal(self) -> str:
+        """Why new work cannot be metered now; empty while it can."""
+        if self._fault:
+            return self._fault
+        if self._owed:
+            return "a settlement could not be written"
+        return "the usage journal is full" if self.journal.room <= 0 else ""
+
+    def attempt(self, event: Usage) -> None:
+        """Put an attempt on record. Raises OSError where that is impossible."""
+        self.journal.append(event)
+
+    def settle(self, event: Usage, slot: int, done: Done | None = None) -> None:
+        """Settle an attempt and free its slot; `done` is called when that is durable."""
+        try:
+            number = self.journal.append(event)
+        except OSError as exc:
+            log.error("settlement_not_written", attempt_id=event.attempt_id, error=str(exc))
+            self._owed.append((event, slot, done))
+            return
+        if slot >= 0:
+            self.slots.give(slot)
+        self._told.discard(event.attempt_id)
+        self._news.set()
+        if done is None:
+            return
+        if not self._strict:
+            done()
+            return
+        self._waiting.append((number, done))
+        if not self._syncing:
+            self._kick()
+
+    def sweep(self, now: float) -> None:
+        """Once a second: try again what failed, make sure long attempts are told."""
+        owed, self._owed = self._owed, []
+        for event, slot, done in owed:
+            self.settle(event, slot, done)
+        self._want_spare = self.journal.spare is None
+        if not self._syncing:
+            self._kick()
+        if any(self._untold(now)):
+            self._news.set()
+
+    def _untold(self, now: float) -> list[Usage]:
+        limit = int((now - OPEN_TOLD_AFTER) * 1e6)
+        return [
+            record.event
+            for key, record in self.journal.open_attempts.items()
+            if record.event.started_at < limit and key not in self._told
+        ]
+
+    def _recover(self) -> None:
+        """Settle what a former life left: by its slot's counts, or as nothing seen."""
+        counts = self.slots.left()
+        for event in self.journal.unsettled():
+            prompt, completion = counts.get(event.attempt_id, (0, 0))
+            seen = bool(prompt or completion)
+            lost = msgspec.structs.replace(
+                event,
+                kind="settlement",
+                prompt_tokens=prompt,
+                completion_tokens=completion,
+                source="partial" if seen else "none",
+                outcome="lost",
+                finished_at=time.time_ns() // 1000,
+                billed=seen and not event.reason,
+                reason=event.reason or ("" if seen else "abort_tail"),
+            )
+            self.journal.append(lost)
+            log.warning("attempt_recovered", attempt_id=event.attempt_id, tokens=completion)
+        os.fdatasync(self.journal.current.fd)
+        self.slots.clear()
+        if self.journal.unacked:
+            self._news.set()
+
+    # The commit thread.
+
+    def _kick(self) -> None:
+        self._syncing = True
+        self._wake.set()
+
+    def _commit(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            if self._closing:
+                return
+            number, spare, fault = self.journal.number, None, ""
+            try:
+                if self._waiting:
+                    os.fdatasync(self.journal.current.fd)
+                disk = os.statvfs(self.journal.folder)
+                if disk.f_bavail * disk.f_frsize < LOW_DISK:
+                    fault = "no disk space is left for the usage journal"
+                elif self._want_spare:
+                    spare = self.journal.make_spare()
+            except OSError as exc:
+                fault, number = f"the usage journal cannot be written: {exc.strerror}", 0
+            self._loop.call_soon_threadsafe(self._committed, number, spare, fault)
+
+    def _committed(self, number: int, spare: Segment | None, fault: str) -> None:
+        if spare is not None:
+            self.journal.spare, self._want_spare = spare, False
+        if fault != self._fault:
+            log.error("journal_fault", reason=fault) if fault else log.info("journal_recovered")
+            self._fault = fault
+        waiting = self._waiting
+        while waiting and waiting[0][0] <= number:
+            waiting.popleft()[1]()
+        self._syncing = False
+        if waiting and not fault:
+            self._kick()
+
+    # The shipper.
+
+    async def ship(self, client: httpx.AsyncClient, url: str) -> None:
+        """Tell billing for ever; every batch is repeated until it is confirmed."""
+        while True:
+            await self._news.wait()
+            await asyncio.sleep(LINGER)
+            self._news.clear()
+            while (records := self.journal.read_next(BATCH)) or self._untold(time.time()):
+                await self._tell(client, url, records)
+
+    async def _tell(self, client: httpx.AsyncClient, url: str, records: list[Record]) -> None:
+        open_ones = self._untold(time.time())
+        settled = [r.event for r in records if r.event.kind != "attempt"]
+        last = records[-1].number if records else self.journal.acked
+        batch = UsageBatch(
+            journal=self.journal.id,
+            first=records[0].number if records else last + 1,
+            last=last,
+            events=[*open_ones, *settled],
+        )
+        body = msgspec.json.encode(batch)
+        pause = 0.05
+        while True:
+            headers = {"X-Journal-Unacked": str(self.journal.number - last)}
+            try:
+                answer = await client.post(url, content=body, headers=headers)
+                if answer.status_code == 200:
+                    break
+                log.warning("usage_refused", status=answer.status_code, body=answer.text[:200])
+            except httpx.HTTPError as exc:
+                log.warning("billing_away", error=type(exc).__name__)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 1.0)
+        ack = msgspec.json.decode(answer.content, type=UsageAck)
+        for event_id in ack.conflicts:
+            log.error("usage_conflict", event_id=event_id)
+        self._told.update(e.attempt_id for e in open_ones)
+        self.journal.acknowledge(max(ack.acked, last))
+
+    async def keep(self) -> None:
+        """Without a billing service (a router alone): confirm to ourselves."""
+        while True:
+            await self._news.wait()
+            await asyncio.sleep(LINGER)
+            self._news.clear()
+            while records := self.journal.read_next(BATCH):
+                self.journal.acknowledge(records[-1].number)
+
+    async def flushed(self) -> None:
+        """Return when billing has confirmed every record."""
+        while self.journal.number > self.journal.acked or self._owed:
+            await asyncio.sleep(LINGER)
+
+    def close(self) -> None:
+        """Stop the thread and close the files; unconfirmed records stay for the next life."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join()
+        if self._waiting:
+            os.fdatasync(self.journal.current.fd)
+        self.slots.close()
+        self.journal.close()

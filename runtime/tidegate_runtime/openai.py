@@ -1,0 +1,153 @@
+"""What routing and metering need of a request body, and what is spliced into it.
+
+A body is parsed once and never re-serialised: options are appended before its closing brace.
+Engines read JSON with the last of equal keys winning (Python's json does), so an appended option
+overrides the caller's, and so does the parser here; both therefore see the same request.
+"""
+
+from typing import Final, NamedTuple
+
+import msgspec
+
+from tidegate_runtime.errors import TenantError
+
+CHAT: Final = "/v1/chat/completions"
+COMPLETIONS: Final = "/v1/completions"
+EMBEDDINGS: Final = "/v1/embeddings"
+TASKS: Final = {CHAT: "generate", COMPLETIONS: "generate", EMBEDDINGS: "embed"}
+"""The routes that reach an engine, and the task a model must have to serve each."""
+
+MAX_CHOICES: Final = 128
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+class _Generation(msgspec.Struct):
+    model: str
+    stream: bool | None = None
+    stream_options: msgspec.Raw = msgspec.Raw()
+    n: int | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    cache_salt: str | None = None
+
+
+class _Chat(_Generation, kw_only=True):
+    messages: list[msgspec.Raw]
+
+
+class _Completion(_Generation, kw_only=True):
+    prompt: str | list[msgspec.Raw]
+
+
+class _Embedding(msgspec.Struct):
+    model: str
+    input: str | list[msgspec.Raw]
+
+
+class Request(NamedTuple):
+    """One request as the router needs it. `want_usage`: the caller asked for the final usage
+    event; `want_continuous`: for usage in every event."""
+
+    model: str
+    endpoint: str = CHAT
+    stream: bool = False
+    choices: int = 1
+    max_tokens: int | None = None
+    want_usage: bool = False
+    want_continuous: bool = False
+    stream_options: bytes = b""
+    cache_salt: str = ""
+
+
+_DECODERS: Final[dict[str, msgspec.json.Decoder[_Chat] | msgspec.json.Decoder[_Completion]]] = {
+    CHAT: msgspec.json.Decoder(_Chat),
+    COMPLETIONS: msgspec.json.Decoder(_Completion),
+}
+_EMBEDDING: Final = msgspec.json.Decoder(_Embedding)
+_OPTIONS: Final = msgspec.json.Decoder(_StreamOptions)
+
+
+def parse(endpoint: str, body: bytes) -> Request:
+    """Read a request body. Raises TenantError (400) with the field at fault."""
+    try:
+        if endpoint == EMBEDDINGS:
+            embedding = _EMBEDDING.decode(body)
+            if not embedding.input:
+                raise _bad("input", "`input` must not be empty")
+            return Request(embedding.model, EMBEDDINGS)
+        return _generation(endpoint, _DECODERS[endpoint].decode(body))
+    except msgspec.ValidationError as exc:
+        raise _bad(_field(str(exc)), str(exc)) from exc
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise _bad(None, f"The request body is not valid JSON: {exc}") from exc
+    except RecursionError as exc:
+        raise _bad(None, "The request body is nested too deeply") from exc
+
+
+def _generation(endpoint: str, doc: _Generation) -> Request:
+    if isinstance(doc, _Chat) and not doc.messages:
+        raise _bad("messages", "`messages` must hold at least one message")
+    if isinstance(doc, _Completion) and not doc.prompt:
+        raise _bad("prompt", "`prompt` must not be empty")
+    choices = 1 if doc.n is None else doc.n
+    if not 1 <= choices <= MAX_CHOICES:
+        raise _bad("n", f"`n` must be from 1 to {MAX_CHOICES}, got {choices}")
+    limit = doc.max_completion_tokens if doc.max_tokens is None else doc.max_tokens
+    if limit is not None and limit < 0:
+        raise _bad("max_tokens", f"`max_tokens` must not be negative, got {limit}")
+    raw = bytes(doc.stream_options)
+    if raw == b"null":
+        raw = b""
+    options = _OPTIONS.decode(raw) if raw else _StreamOptions()
+    if raw and not doc.stream:
+        raise _bad("stream_options", "`stream_options` is allowed only when `stream` is true")
+    return Request(
+        doc.model,
+        endpoint,
+        bool(doc.stream),
+        choices,
+        limit,
+        bool(options.include_usage),
+        bool(options.continuous_usage_stats),
+        raw,
+        doc.cache_salt or "",
+    )
+
+
+def _field(message: str) -> str | None:
+    """The top-level field of msgspec's complaint (`... - at `$.messages[0]``, or a missing one)."""
+    if "missing required field" in message:
+        return message.split("`")[1]
+    _, _, path = message.partition("at `$.")
+    return path.rstrip("`").split(".")[0].split("[")[0] or None
+
+
+def _bad(param: str | None, message: str) -> TenantError:
+    return TenantError(400, "invalid_request", message, param=param)
+
+
+def splice(body: bytes, request: Request, salt: str) -> bytes:
+    """The body to forward: usage options for a stream, and the tenant's cache salt (empty: none)."""
+    extra = b""
+    if request.stream:
+        extra += b',"stream_options":' + _stream_options(request.stream_options)
+    if salt:
+        extra += b',"cache_salt":"%b"' % salt.encode()
+    if not extra:
+        return body
+    end = body.rindex(b"}")
+    return b"%b%b}" % (body[:end], extra)
+
+
+_BOTH: Final = b'{"include_usage":true,"continuous_usage_stats":true}'
+
+
+def _stream_options(raw: bytes) -> bytes:
+    """The caller's options with ours over them."""
+    if not raw or raw.rstrip(b"} \t\r\n") == b"{":
+        return _BOTH
+    return raw[: raw.rindex(b"}")] + b"," + _BOTH[1:]
