@@ -27,8 +27,8 @@ _HEAD: Final = struct.Struct("<IIQ")
 _ACKED: Final = struct.Struct("<Q")
 SEGMENT_BYTES: Final = 4 * 1024 * 1024
 _READ: Final = 1024 * 1024
-RESERVE: Final = 512 * 1024
-"""The last part of the last segment is kept for settlements of what already runs."""
+RESERVE: Final = 2048
+"""Room kept for the settlement of each open attempt, in bytes: more than any record takes."""
 
 _EVENT: Final = msgspec.json.Decoder(Usage)
 
@@ -168,9 +168,11 @@ class Journal:
 
     @property
     def room(self) -> int:
-        """Bytes new work may still use: settlements of what runs have their own reserve."""
+        """Bytes new work may use: the settlements of all that runs have theirs beforehand."""
         spare = self.spare.size if self.spare is not None else 0
-        return self.current.size - self.current.end + spare - RESERVE
+        return (
+            self.current.size - self.current.end + spare - RESERVE * (len(self.open_attempts) + 1)
+        )
 
     @property
     def unacked(self) -> int:

@@ -1,0 +1,95 @@
+"""What `tidegate up` makes of settings and events."""
+
+import io
+import json
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tidegate_billing.settings import SettingError
+from tidegate_operator.cli import up
+from tidegate_operator.cli.places import default_cache, default_data
+from tidegate_operator.cli.screen import Screen, moving
+from tidegate_operator.local import Event, UpOptions
+
+
+def chosen(**values: str) -> UpOptions:
+    return up.options((Path("m.yaml"),), values, {"XDG_DATA_HOME": "/d", "XDG_CACHE_HOME": "/c"})
+
+
+def model(phase: str, **more: str) -> Event:
+    return Event(ts=1.0, event="model", name="m", deployment="default/m", phase=phase, **more)
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    options = chosen()
+    assert (options.data, options.cache) == (Path("/d/tidegate"), Path("/c/tidegate"))
+    assert (options.host, options.port, options.admin_port) == ("127.0.0.1", 8080, 8081)
+    assert (options.ops_port, options.routers, options.durability) == (9090, 1, "strict")
+
+
+def test_settings_win() -> None:
+    options = chosen(DATA="/x", PORT="0", ROUTERS="2", DURABILITY="relaxed", LOG_LEVEL="debug")
+    assert (options.data, options.port, options.routers) == (Path("/x"), 0, 2)
+    assert (options.durability, options.log_level) == ("relaxed", "debug")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PORT", "70000"), ("ROUTERS", "0"), ("DURABILITY", "sometimes"), ("LOG_LEVEL", "loud")],
+)
+def test_a_value_out_of_range_names_its_setting(name: str, value: str) -> None:
+    with pytest.raises(SettingError, match=f"TIDEGATE_{name}"):
+        chosen(**{name: value})
+
+
+def test_a_relative_xdg_directory_is_ignored() -> None:
+    home = Path("~").expanduser()
+    assert default_data({"XDG_DATA_HOME": "rel"}) == home / ".local/share/tidegate"
+    assert default_cache({}) == home / ".cache/tidegate"
+
+
+def test_events_are_one_line_each(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    up.print_event(model("Starting", detail="loading"))
+    line = json.loads(capfdbinary.readouterr().out)
+    assert line["event"] == "model"
+    assert line["phase"] == "Starting"
+
+
+def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    up.print_line(Event(ts=1, event="ready", base_url="http://g", admin_url="http://a"))
+    up.print_line(model("Starting", detail="loading"))
+    up.print_line(Event(ts=1, event="error", name="m", message="it died"))
+    up.print_line(Event(ts=1, event="stopped"))
+    shown = capsys.readouterr()
+    assert shown.out == "ready: http://g (management http://a)\nm: Starting, loading\nstopped\n"
+    assert shown.err == "error: m: it died\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-1, "0s"), (7.9, "7s"), (67, "1m07s"), (7500, "2h05m")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert up.duration(seconds) == text
+
+
+def test_only_a_model_on_its_way_is_watched() -> None:
+    assert moving(model("Starting"))
+    assert moving(model("Terminating"))
+    assert not any(moving(model(phase)) for phase in ("Idle", "Ready", "Failed", "Suspended"))
+
+
+def test_the_screen_shows_each_model_and_ends() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=100)
+    screen = Screen(console, clock=lambda: 9.0)
+    screen.report(Event(ts=1.0, event="ready", base_url="http://g", admin_url="http://a"))
+    screen.report(model("Starting", detail="loading"))
+    deadline = time.monotonic() + 5
+    while "loading" not in out.getvalue() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    screen.close()
+    assert "http://g" in out.getvalue()
+    assert "8s" in out.getvalue()

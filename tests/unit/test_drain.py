@@ -1,0 +1,99 @@
+"""Draining, phases and the back-off: tables."""
+
+import pytest
+
+from tidegate_operator.drain import Busy, busy, cancelled, choose, may_stop
+from tidegate_operator.status import Facts, backoff, status
+from tidegate_runtime.contract.links import DemandLine, ReplicaDemand
+
+
+def line(at: float, in_flight: int = 0, excluded: bool = True, router: str = "r") -> DemandLine:
+    replica = ReplicaDemand(id="x", in_flight=in_flight, excluded=excluded)
+    return DemandLine(router=router, at=at, replicas=[replica])
+
+
+@pytest.mark.parametrize(
+    ("lines", "now", "stop", "reason"),
+    [
+        ({"r": line(101)}, 102, True, "every router"),
+        ({"r": line(101, in_flight=1)}, 102, False, "has 1 in flight"),
+        ({"r": line(101, excluded=False)}, 102, False, "has not excluded it"),
+        ({"r": line(101), "s": line(101, in_flight=2)}, 102, False, "router s has 2"),
+        ({"r": line(99)}, 102, False, "has not spoken since"),  # said before the drain began
+        ({"r": None}, 102, False, "has not spoken since"),
+        ({"r": None}, 160, True, "every router"),  # silent for 60 s: gone
+        ({"r": line(90), "s": line(149)}, 150, True, "every router"),
+        ({"r": line(95)}, 150, False, "has not spoken since"),
+        ({"r": DemandLine(router="r", at=101)}, 102, False, "has not excluded it"),
+        ({"r": line(101, in_flight=3)}, 700, True, "timeoutSeconds"),
+        ({}, 101, True, "every router"),
+    ],
+)
+def test_may_stop(lines: dict[str, DemandLine | None], now: float, stop: bool, reason: str) -> None:
+    verdict = may_stop("x", lines, since=100, timeout=600, now=now)
+    assert verdict.stop is stop
+    assert reason in verdict.reason
+
+
+def test_a_silent_router_that_saw_requests_is_waited_for_until_it_counts_as_gone() -> None:
+    seen = {"r": line(101, in_flight=1)}
+    assert not may_stop("x", seen, since=100, timeout=600, now=160).stop
+    assert may_stop("x", seen, since=100, timeout=600, now=161).stop
+
+
+def test_the_least_busy_go_first() -> None:
+    replicas = [
+        Busy("a", 3),
+        Busy("b", 1),
+        Busy("c", 1),
+        Busy("d", None),
+        Busy("e", 9, ready=False),
+    ]
+    assert choose(replicas, 4) == ["e", "b", "c", "a"]
+    assert choose(replicas, 0) == []
+    assert choose(replicas, -1) == []
+    assert choose(replicas, 9)[-1] == "d"
+
+
+def test_load_is_summed_and_silence_is_not_zero() -> None:
+    lines = {"r": line(1, 2), "s": line(1, 3, router="s")}
+    assert busy(["x", "y"], lines) == [Busy("x", 5), Busy("y", 0)]
+    assert busy(["x"], {**lines, "t": None}) == [Busy("x", None)]
+
+
+def test_demand_calls_back() -> None:
+    assert cancelled(demand=1, serving=0, target_concurrency=16)
+    assert not cancelled(demand=16, serving=1, target_concurrency=16)
+    assert cancelled(demand=17, serving=1, target_concurrency=16)
+    assert not cancelled(demand=0, serving=0, target_concurrency=16)
+
+
+@pytest.mark.parametrize(
+    ("facts", "phase"),
+    [
+        (Facts(), "Idle"),
+        (Facts(observed=False), "Pending"),
+        (Facts(desired=1), "Starting"),
+        (Facts(desired=1, starting=1), "Starting"),
+        (Facts(desired=1, failure="OOMKilled"), "Starting"),
+        (Facts(desired=1, failure="ModelNotFound", failure_final=True), "Failed"),
+        (Facts(failure="OOMKilled"), "Failed"),
+        (Facts(desired=1, ready=1), "Ready"),
+        (Facts(desired=3, ready=1, starting=2), "Ready"),
+        (Facts(desired=3, ready=1), "Degraded"),
+        (Facts(desired=2, ready=1, failure="Unschedulable"), "Degraded"),
+        (Facts(ready=1, draining=1), "Ready"),
+        (Facts(ready=1, suspended=True), "Suspended"),
+        (Facts(ready=1, suspended=True, deleting=True), "Terminating"),
+        (Facts(valid=False), "Failed"),
+    ],
+)
+def test_phases(facts: Facts, phase: str) -> None:
+    found = status(facts)
+    assert found.phase == phase
+    assert found.reason
+
+
+def test_backoff() -> None:
+    assert [backoff(n) for n in range(-1, 9)] == [0, 0, 1, 2, 4, 8, 16, 32, 60, 60]
+    assert backoff(10**9) == 60

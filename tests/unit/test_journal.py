@@ -1,0 +1,136 @@
+"""The journal's files: what was written is read, what a crash tore is not, what is told goes."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tidegate_billing.usage import Usage, uuid7
+from tidegate_runtime.journal import Journal, JournalBusy, JournalFull
+from tidegate_runtime.slots import Slots
+
+SIZE = 64 * 1024
+
+
+def usage(attempt: str, kind: str = "attempt") -> Usage:
+    return Usage(
+        attempt_id=attempt, kind=kind, request_id="r", tenant="t", project="p", key_id="k",
+        model="m", deployment="d/m", endpoint="/v1", started_at=1,
+    )  # fmt: skip
+
+
+def test_what_a_crash_leaves_is_found(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, SIZE)
+    ids = [uuid7() for _ in range(3)]
+    for attempt in ids:
+        journal.append(usage(attempt))
+    journal.append(usage(ids[1], "settlement"))
+    name, end, path = journal.id, journal.current.end, journal.current.path
+    journal.close()
+    with path.open("r+b") as file:  # a torn record at the end
+        file.seek(end)
+        file.write(b"\x40\x00\x00\x00garbage")
+    again = Journal(tmp_path, SIZE)
+    assert again.id == name
+    assert [u.attempt_id for u in again.unsettled()] == [ids[0], ids[2]]
+    assert again.number == 4
+    assert [r.number for r in again.read_next(100)] == [1, 2, 3, 4]
+    assert again.append(usage(uuid7())) == 5
+    assert [r.number for r in again.read_next(100)] == [5]
+    again.close()
+
+
+def test_segments_go_when_told_and_settled(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, SIZE)
+    first = uuid7()
+    journal.append(usage(first))
+    while len(journal.segments) < 4:
+        attempt = uuid7()
+        journal.append(usage(attempt))
+        journal.append(usage(attempt, "settlement"))
+    seen = []
+    while records := journal.read_next(7):
+        seen += [r.number for r in records]
+    assert seen == list(range(1, journal.number + 1))
+    journal.acknowledge(journal.number)
+    assert len(journal.segments) == 4, "an attempt begun in the first one is open"
+    assert journal.unacked == 1
+    journal.append(usage(first, "settlement"))
+    journal.read_next(10)
+    journal.acknowledge(journal.number)
+    assert len(journal.segments) == 1
+    assert journal.unacked == 0
+    assert len(list(tmp_path.glob("*.log"))) == 1
+    number = journal.number
+    journal.close()
+    again = Journal(tmp_path, SIZE)
+    assert (again.number, again.acked, again.read_next(9)) == (number, number, [])
+    again.close()
+
+
+def test_one_writer(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, SIZE)
+    with pytest.raises(JournalBusy):
+        Journal(tmp_path, SIZE)
+    journal.close()
+
+
+def test_a_full_disk_leaves_room_for_what_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path, SIZE)
+    open_ones = []
+    while journal.room > 0:
+        open_ones.append(uuid7())
+        journal.append(usage(open_ones[-1]))
+
+    def full(fd: int, data: bytes, at: int) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(
+        os,
+        "pwrite",
+        lambda fd, data, at: full(fd, data, at) if len(data) == SIZE else _real(fd, data, at),
+    )
+    for attempt in open_ones:
+        journal.append(usage(attempt, "settlement"))
+    with pytest.raises(OSError, match="No space"):
+        for _ in range(1000):
+            journal.append(usage(uuid7()))
+    assert len(list(tmp_path.glob("*.log"))) == 1, "a segment that cannot be made leaves no file"
+    monkeypatch.undo()
+    journal.append(usage(uuid7()))
+    journal.close()
+
+
+_real = os.pwrite
+
+
+def test_a_record_larger_than_a_segment_is_refused(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 4096)
+    with pytest.raises(JournalFull):
+        journal.append(
+            Usage(
+                **{
+                    **{f: getattr(usage("x"), f) for f in usage("x").__struct_fields__},
+                    "model": "m" * 5000,
+                }
+            )
+        )
+    journal.close()
+
+
+def test_slots_survive_without_being_closed(tmp_path: Path) -> None:
+    slots = Slots(tmp_path / "slots", capacity=4)
+    attempts = [uuid7() for _ in range(4)]
+    taken = [slots.take(a) for a in attempts]
+    assert slots.take(uuid7()) == -1
+    for n, slot in enumerate(taken):
+        slots.put(slot, 100 + n, n)
+    slots.give(taken[2])
+    again = Slots(tmp_path / "slots", capacity=4)  # as after kill -9
+    assert again.left() == {attempts[n]: (100 + n, n) for n in (0, 1, 3)}
+    again.clear()
+    assert again.left() == {}
+    again.close()
+    slots.close()
