@@ -69,12 +69,22 @@ def uuid7(now_ns: int | None = None) -> str:
     return str(UUID(int=value))
 
 
-def attempt_month(attempt_id: str) -> str:
-    """The month (UTC, `YYYY-MM`) of an attempt, from its id alone.
+def attempt_time(attempt_id: str) -> int:
+    """When an attempt was made, in milliseconds since the epoch, from its id alone.
 
     Raises ValueError where the id is not a UUIDv7.
     """
     value = UUID(attempt_id)
     if value.version != 7:
         raise ValueError(f"attempt id {attempt_id!r} is not a UUIDv7")
-    return time.strftime("%Y-%m", time.gmtime((value.int >> 80) / 1000))
+    return value.int >> 80
+
+
+def attempt_day(attempt_id: str) -> str:
+    """The day (UTC, `YYYY-MM-DD`) of an attempt, from its id alone. Raises as attempt_time."""
+    return time.strftime("%Y-%m-%d", time.gmtime(attempt_time(attempt_id) / 1000))
+
+
+def attempt_month(attempt_id: str) -> str:
+    """The month (UTC, `YYYY-MM`) of an attempt, from its id alone. Raises as attempt_time."""
+    return attempt_day(attempt_id)[:7]

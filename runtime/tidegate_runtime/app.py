@@ -66,6 +66,7 @@ async def _run(settings: Settings) -> None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidegate-")))
         listening = _listen(settings.listen_fd, settings.host, settings.port)
         ops_socket = _listen(settings.ops_fd, settings.host, settings.ops_port)
+        settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         journal = Journal(folder, settings.segment_bytes)
         meter = Meter(journal, Slots(folder / "slots"), strict=settings.strict)
         stack.callback(meter.close)

@@ -84,6 +84,13 @@ def test_panic_raises_at_once_and_never_lowers() -> None:
     assert run(busy.state, 127, 320, 8).replicas == 1
 
 
+def test_idleness_ends_a_panic() -> None:
+    burst = run(State.initial(0, 0), 0, 3, 0, held=100)
+    assert burst.replicas == 7
+    assert run(burst.state, 3, 23, 0).replicas == 7
+    assert run(burst.state, 3, 24, 0).replicas == 0
+
+
 def test_no_data_lowers_nothing_and_costs_a_full_window() -> None:
     state = run(State.initial(1, 0), 0, 60, 0, replace(POLICY, idle_seconds=90)).state
     rules = replace(POLICY, idle_seconds=90)
@@ -213,7 +220,7 @@ def test_time_never_runs_backwards(steps: Steps) -> None:
     assert state.replicas >= 1
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(RULES, st.sampled_from([0, 1, 5, 40]))
 def test_steady_demand_settles_where_it_needs_to(rules: Policy, in_flight: int) -> None:
     state = run(State.initial(0, 0), 0, 200, in_flight, rules).state

@@ -35,7 +35,7 @@ def test_secrets_from_files(tmp_path: Path) -> None:
     assert read == {"ADMIN_TOKEN": "s3cret"}
     with pytest.raises(SettingError, match="both set"):
         settings.read({}, {"TIDEGATE_ADMIN_TOKEN_FILE": str(file), "TIDEGATE_ADMIN_TOKEN": "other"})
-    with pytest.raises(SettingError, match="TIDEGATE_KEY_PEPPER_FILE.*can't be read"):
+    with pytest.raises(SettingError, match=r"TIDEGATE_KEY_PEPPER_FILE.*can't be read"):
         settings.read({}, {"TIDEGATE_KEY_PEPPER_FILE": str(tmp_path / "none")})
     file.write_text("\n")
     with pytest.raises(SettingError, match="is empty"):
@@ -52,7 +52,7 @@ def test_getters() -> None:
     assert settings.port({}, "PORT", 7) == 7
     assert settings.integer({"PORT": "-3"}, "PORT", 0, -5, 5) == -3
     assert settings.choice({}, "DURABILITY", "strict", ["strict", "relaxed"]) == "strict"
-    with pytest.raises(SettingError, match="TIDEGATE_DURABILITY='no'.*strict | relaxed"):
+    with pytest.raises(SettingError, match=r"TIDEGATE_DURABILITY='no'.*strict \| relaxed"):
         settings.choice({"DURABILITY": "no"}, "DURABILITY", "strict", ["strict", "relaxed"])
     with pytest.raises(SettingError, match="TIDEGATE_ADMIN_TOKEN_FILE"):
         settings.required({}, "ADMIN_TOKEN")

@@ -210,7 +210,8 @@ def answer(*, n: int = 1, length: int = 10, gap: float = 0.1, stream: bool = Tru
 def test_generation_follows_the_clock_and_catches_up() -> None:
     it = answer(n=2)
     assert it.step(1.0, paused=False) == RUNNING
-    assert (it.made, it.sent, it.due) == (2, 2, pytest.approx(1.1))
+    assert (it.made, it.sent) == (2, 2)
+    assert it.due == pytest.approx(1.1)
     it.step(1.31, paused=False)
     assert it.made == 8
     assert it.step(9.0, paused=False) == COMPLETED

@@ -1,0 +1,58 @@
+# Every target says what it does on stderr; stdout carries results only. ARGS goes to the command.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := test
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+ARGS ?=
+VENV := .venv
+STAMP := $(VENV)/.setup-stamp
+PYTHON := $(VENV)/bin/python
+PYTEST := $(PYTHON) -Im pytest
+BUILD := $(CURDIR)/build
+
+.PHONY: setup demo check test test-unit test-integration test-cluster test-long bench image \
+	cluster cluster-down clean
+
+setup: $(STAMP) ## .venv/bin/tidegate with everything it needs, from uv.lock
+
+$(STAMP): pyproject.toml uv.lock
+	@echo "setup: installing the locked packages into $(VENV)" >&2
+	@uv=$$(.ci/find-uv); "$$uv" sync --frozen --all-extras >&2
+	@touch $@
+
+demo: setup ## the main job, end to end: ARGS="--engine sim" needs no model and no download
+	@$(VENV)/bin/tidegate demo $(ARGS)
+
+check: setup ## format, lint, layering, types, sizes: 60 s
+	@echo "check: format and lint" >&2
+	@$(VENV)/bin/ruff format --check --quiet .
+	@$(VENV)/bin/ruff check --quiet .
+	@echo "check: layering" >&2
+	@$(VENV)/bin/lint-imports --no-logo >&2
+	@echo "check: types" >&2
+	@$(VENV)/bin/mypy --no-error-summary >&2
+	@echo "check: sizes" >&2
+	@$(PYTEST) tests/unit/test_size_limits.py >&2
+
+test: check ## everything that must be green; one run, so that its closing line counts it all
+	@echo "test: unit and integration, the built wheel among them" >&2
+	@$(PYTEST) tests/unit tests/integration $(ARGS)
+
+test-unit: setup
+	@$(PYTEST) tests/unit $(ARGS)
+
+test-integration: setup
+	@$(PYTEST) tests/integration $(ARGS)
+
+bench: setup ## router bench kit: ours beside every peer that is installed
+	@mkdir -p $(BUILD)/bench
+	@$(PYTHON) tests/bench/compare.py --root $(BUILD)/bench $(ARGS)
+
+test-cluster test-long image cluster cluster-down:
+	@echo "make $@: not built yet; it comes with the Kubernetes work (see docs/progress.md)" >&2
+	@exit 1
+
+clean: ## what this Makefile made here; shared caches stay
+	@rm -rf $(VENV) .tools build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache

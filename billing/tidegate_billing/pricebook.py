@@ -1,0 +1,160 @@
+"""Price books in the database: effective-dated versions that are only ever added.
+
+A version is a whole number unique over all deployments, so an event that names one needs nothing
+else to be rated. A deployment that loses its price gets a version without one: from then on its
+usage is parked, and never silently billed at the old price or at zero.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, Row, insert, select, update
+
+from tidegate_billing import accounts, price
+from tidegate_billing.links import ModelPricing, PricedModel, PriceView
+from tidegate_billing.price import Price
+from tidegate_billing.tables import MODEL, PRICE
+
+
+class Version(NamedTuple):
+    """One entry of a price book. `price` None: from here on there is none."""
+
+    version: int
+    deployment: str
+    effective_from: int
+    price: Price | None
+
+
+class Applied(NamedTuple):
+    """What a whole-state list of models changed."""
+
+    answers: list[PricedModel]
+    changed: list[PriceView]
+    tenants: list[str]
+
+
+def _version(row: "Row[tuple[object, ...]]") -> Version:
+    found = None
+    if row.currency:
+        found = Price(
+            row.currency,
+            price.EXACT.create_decimal(row.input_per_million),
+            price.EXACT.create_decimal(row.output_per_million),
+            None
+            if row.cached_input_per_million is None
+            else price.EXACT.create_decimal(row.cached_input_per_million),
+        )
+    return Version(row.version, row.deployment, row.effective_from, found)
+
+
+def versions(connection: Connection, numbers: Iterable[int]) -> dict[int, Version]:
+    """The versions that exist among `numbers`."""
+    rows = connection.execute(select(PRICE).where(PRICE.c.version.in_(sorted(set(numbers)))))
+    return {row.version: _version(row) for row in rows}
+
+
+def at(connection: Connection, deployment: str, when: int) -> Version | None:
+    """The version in force for a deployment at `when` (microseconds)."""
+    row = connection.execute(
+        select(PRICE)
+        .where(PRICE.c.deployment == deployment, PRICE.c.effective_from <= when)
+        .order_by(PRICE.c.effective_from.desc(), PRICE.c.version.desc())
+        .limit(1)
+    ).first()
+    return None if row is None else _version(row)
+
+
+def views(connection: Connection, now: int) -> list[PriceView]:
+    """The version in force for every deployment that is there; 0 where there is no price."""
+    rows = connection.execute(
+        select(MODEL.c.deployment).where(MODEL.c.present).order_by(MODEL.c.deployment)
+    )
+    return [_view(deployment, at(connection, deployment, now)) for (deployment,) in rows]
+
+
+def _view(deployment: str, version: Version | None) -> PriceView:
+    priced = version is not None and version.price is not None
+    number = version.version if priced and version is not None else 0
+    return PriceView(deployment=deployment, version=number)
+
+
+def apply(connection: Connection, models: list[ModelPricing], now: int) -> Applied:
+    """Take `models` as the whole state: owners made, prices versioned where they changed."""
+    tenants = [
+        model.owner
+        for model in models
+        if accounts.slug_error(model.owner) is None
+        and accounts.ensure_tenant(connection, model.owner, now)
+    ]
+    answers = []
+    changed = []
+    for model in models:
+        answer, moved = _apply_one(connection, model, now)
+        answers.append(answer)
+        if moved:
+            changed.append(PriceView(deployment=model.deployment, version=answer.price_version))
+    gone = update(MODEL).where(MODEL.c.deployment.not_in([model.deployment for model in models]))
+    connection.execute(gone.values(present=False))
+    return Applied(answers, changed, tenants)
+
+
+def _apply_one(connection: Connection, model: ModelPricing, now: int) -> tuple[PricedModel, bool]:
+    wrong = accounts.slug_error(model.owner)
+    if wrong is not None:
+        return _unpriced(model, f"owner {wrong}"), False
+    new = _remember(connection, model)
+    try:
+        wanted = None if model.pricing is None else price.parse(model.pricing)
+        reason = "" if wanted else "the resource names no pricing"
+    except price.PriceError as error:
+        wanted, reason = None, str(error)
+    current = at(connection, model.deployment, now)
+    moved = (None if current is None else current.price) != wanted
+    if moved:
+        current = _add(connection, model.deployment, wanted, now)
+    if wanted is None or current is None:
+        return _unpriced(model, reason), new or moved
+    answer = PricedModel(deployment=model.deployment, priced=True, price_version=current.version)
+    return answer, new or moved
+
+
+def _unpriced(model: ModelPricing, reason: str) -> PricedModel:
+    return PricedModel(deployment=model.deployment, priced=False, reason=reason)
+
+
+def _remember(connection: Connection, model: ModelPricing) -> bool:
+    """Store the deployment; True where it was not there."""
+    values = {
+        "model": model.model,
+        "owner": model.owner,
+        "adapters": msgspec.json.encode(model.adapters).decode(),
+        "present": True,
+    }
+    known = connection.execute(
+        select(MODEL.c.present).where(MODEL.c.deployment == model.deployment)
+    ).scalar()
+    if known is None:
+        connection.execute(insert(MODEL).values(deployment=model.deployment, **values))
+    else:
+        connection.execute(
+            update(MODEL).where(MODEL.c.deployment == model.deployment).values(**values)
+        )
+    return not known
+
+
+def _add(connection: Connection, deployment: str, wanted: Price | None, now: int) -> Version:
+    cached = None if wanted is None else wanted.cached_input
+    result = connection.execute(
+        insert(PRICE).values(
+            deployment=deployment,
+            currency=wanted.currency if wanted else "",
+            input_per_million=price.plain(wanted.input) if wanted else "",
+            output_per_million=price.plain(wanted.output) if wanted else "",
+            cached_input_per_million=None if cached is None else price.plain(cached),
+            effective_from=now,
+        )
+    )
+    key = result.inserted_primary_key
+    assert key is not None
+    return Version(int(key[0]), deployment, now, wanted)

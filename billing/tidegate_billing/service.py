@@ -1,0 +1,92 @@
+"""What billing's routes work with, and the few steps that more than one of them takes."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+import structlog
+from sqlalchemy import Connection
+
+from tidegate_billing import accounts, counters, pricebook
+from tidegate_billing.database import Database
+from tidegate_billing.links import EngineCounters
+from tidegate_billing.metrics import Metrics
+from tidegate_billing.reconcile import Balance
+from tidegate_billing.snapshot import Snapshots
+
+LIVE_SECONDS = 2.0
+"""How long the operator may take to read its running engines."""
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("billing")
+
+
+def now() -> int:
+    """Microseconds since the epoch."""
+    return time.time_ns() // 1000
+
+
+@dataclass(frozen=True)
+class Service:
+    """Everything a route needs. `operator_url` empty: there is no operator to ask."""
+
+    database: Database
+    snapshots: Snapshots
+    admin_token: str
+    internal_token: str
+    peppers: dict[int, bytes]
+    operator_url: str = ""
+    metrics: Metrics = field(default_factory=Metrics)
+
+
+async def load(service: Service) -> None:
+    """Fill the picture for routers from the database."""
+
+    def query(connection: Connection) -> None:
+        service.snapshots.load(
+            accounts.live_views(connection),
+            pricebook.views(connection, now()),
+            accounts.all_tenants(connection),
+        )
+
+    await service.database.read(query)
+
+
+async def live_counters(service: Service) -> list[EngineCounters]:
+    """Counters of running engines; empty where the operator can't tell, which is logged."""
+    if not service.operator_url:
+        return []
+    import httpx
+
+    url = service.operator_url.rstrip("/") + "/internal/counters"
+    headers = {"authorization": f"Bearer {service.internal_token}"}
+    try:
+        async with httpx.AsyncClient(timeout=LIVE_SECONDS, trust_env=False) as client:
+            answer = await client.get(url, headers=headers)
+            answer.raise_for_status()
+            return msgspec.json.decode(answer.content, type=list[EngineCounters])
+    except (httpx.HTTPError, httpx.InvalidURL, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        log.warning("live_counters_unread", error=type(error).__name__, detail=str(error)[:200])
+        return []
+
+
+async def conservation(service: Service) -> list[Balance]:
+    """Every epoch balanced, running ones as they are now."""
+    live = await live_counters(service)
+    balances = await service.database.read(
+        lambda connection: counters.conservation(connection, live)
+    )
+    service.metrics.balanced(balances)
+    return balances
+
+
+async def rebalance(service: Service, epochs: Iterable[str]) -> list[Balance]:
+    """These epochs balanced from what is stored, for the drift metric."""
+    chosen = set(epochs)
+    if not chosen:
+        return []
+    balances = await service.database.read(
+        lambda connection: counters.conservation(connection, [], chosen)
+    )
+    service.metrics.balanced(balances)
+    return balances

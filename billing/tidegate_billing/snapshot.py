@@ -1,0 +1,170 @@
+"""The picture routers work from, and its way to them: whole once, then every change, then beats.
+
+The hub keeps the picture in memory and encodes each change once for all. A subscriber has a short
+queue; one that does not read is given the whole picture again when it does, so neither a slow nor
+a dead router holds up another or the change itself. Versions only grow, over restarts too: they
+start from the clock.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+
+import msgspec
+
+from tidegate_billing.links import KeyView, PriceView, SnapshotLine
+
+BEAT_SECONDS = 5.0
+QUEUE = 256
+"""Changes a subscriber may be behind before it gets the whole picture instead."""
+
+
+def encode(line: SnapshotLine) -> bytes:
+    """A line of NDJSON."""
+    return msgspec.json.encode(line) + b"\n"
+
+
+class Subscriber:
+    """One router's stream. `acked`: the version up to which it said it works by the picture."""
+
+    def __init__(self, router: str) -> None:
+        self.router = router
+        self.acked = 0
+        self.queue: deque[bytes] = deque()
+        self.behind = True  # owed the whole picture
+        self.closed = False
+        self.wake = asyncio.Event()
+
+
+class Snapshots:
+    """The picture and its subscribers. Every method but the stream and `applied` is immediate."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        self.subscribers: set[Subscriber] = set()
+        self._keys: dict[str, KeyView] = {}
+        self._prices: dict[str, PriceView] = {}
+        self._tenants: dict[str, None] = {}
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    def load(
+        self, keys: Iterable[KeyView], prices: Iterable[PriceView], tenants: Iterable[str]
+    ) -> None:
+        """Set the whole picture, before anyone subscribes."""
+        self._keys = {key.id: key for key in keys}
+        self._prices = {price.deployment: price for price in prices}
+        self._tenants = dict.fromkeys(tenants)
+
+    def change(
+        self,
+        *,
+        keys: Iterable[KeyView] = (),
+        removed_keys: Iterable[str] = (),
+        prices: Iterable[PriceView] = (),
+        tenants: Iterable[str] = (),
+    ) -> int:
+        """Take a change that is durable, send it to everyone, and return its version."""
+        self.version += 1
+        line = SnapshotLine(
+            type="change",
+            version=self.version,
+            keys=list(keys),
+            removed_keys=list(removed_keys),
+            prices=list(prices),
+            tenants=list(tenants),
+        )
+        self._keys.update((key.id, key) for key in line.keys)
+        for key_id in line.removed_keys:
+            self._keys.pop(key_id, None)
+        self._prices.update((price.deployment, price) for price in line.prices)
+        self._tenants.update(dict.fromkeys(line.tenants))
+        encoded = encode(line)
+        for subscriber in self.subscribers:
+            if len(subscriber.queue) >= QUEUE:
+                subscriber.queue.clear()
+                subscriber.behind = True
+            if not subscriber.behind:
+                subscriber.queue.append(encoded)
+            subscriber.wake.set()
+        return self.version
+
+    def ack(self, router: str, version: int) -> bool:
+        """A router's word on how far it got; False: it has no stream."""
+        known = False
+        for subscriber in self.subscribers:
+            if subscriber.router == router:
+                subscriber.acked = max(subscriber.acked, version)
+                known = True
+        self._notify()
+        return known
+
+    async def applied(self, version: int, seconds: float) -> bool:
+        """Wait until every connected router works by `version`; False: `seconds` went by."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while any(one.acked < version for one in self.subscribers):
+                    waiter = asyncio.get_running_loop().create_future()
+                    self._waiters.add(waiter)
+                    try:
+                        await waiter
+                    finally:
+                        self._waiters.discard(waiter)
+                return True
+        return False
+
+    async def stream(self, router: str, beat: float = BEAT_SECONDS) -> AsyncIterator[bytes]:
+        """A router's lines, until it leaves, a newer stream of its name comes, or we stop."""
+        for old in [one for one in self.subscribers if one.router == router]:
+            self._leave(old)
+        subscriber = Subscriber(router)
+        self.subscribers.add(subscriber)
+        try:
+            while not subscriber.closed:
+                lines = self._take(subscriber)
+                if lines:
+                    yield lines
+                    continue
+                try:
+                    async with asyncio.timeout(beat):
+                        await subscriber.wake.wait()
+                except TimeoutError:
+                    yield encode(SnapshotLine(type="beat", version=self.version))
+        finally:
+            self._leave(subscriber)
+
+    def close(self) -> None:
+        """End every stream."""
+        for subscriber in list(self.subscribers):
+            self._leave(subscriber)
+
+    def _take(self, subscriber: Subscriber) -> bytes:
+        subscriber.wake.clear()
+        if subscriber.behind:
+            subscriber.behind = False
+            subscriber.queue.clear()
+            return encode(self.whole())
+        lines = b"".join(subscriber.queue)
+        subscriber.queue.clear()
+        return lines
+
+    def whole(self) -> SnapshotLine:
+        """The picture as it is now."""
+        return SnapshotLine(
+            type="snapshot",
+            version=self.version,
+            keys=list(self._keys.values()),
+            prices=list(self._prices.values()),
+            tenants=list(self._tenants),
+        )
+
+    def _leave(self, subscriber: Subscriber) -> None:
+        subscriber.closed = True
+        subscriber.wake.set()
+        self.subscribers.discard(subscriber)
+        self._notify()
+
+    def _notify(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)

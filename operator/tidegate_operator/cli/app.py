@@ -1,0 +1,274 @@
+"""The commands, their flags and their help. What a command does lies in the module it imports,
+when it runs: `tidegate --help` and a long idle `up` load neither an HTTP client nor a database."""
+
+import os
+import re
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tidegate_billing import settings as config
+from tidegate_operator.cli.failure import CommandError
+
+app = typer.Typer(
+    name="tidegate",
+    help="AI models as a service: scale to zero, OpenAI-compatible, billed to the token.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+key_app = typer.Typer(help="API keys of tenants.", no_args_is_help=True)
+app.add_typer(key_app, name="key")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document (or NDJSON) on stdout.")]
+Data = Annotated[
+    Path | None, typer.Option(help="Data directory of the local platform.", show_default=False)
+]
+AdminUrl = Annotated[str | None, typer.Option(help="Management API of the platform.")]
+Tenant = Annotated[str, typer.Option(help="The tenant.")]
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line. The exit status, where the command did not exit by itself."""
+    try:
+        app(arguments, prog_name="tidegate")
+    except (CommandError, config.SettingError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _platform(data: Path | None, admin_url: str | None) -> Any:
+    from tidegate_operator.cli import platform
+
+    flags = {"DATA": str(data) if data else None, "ADMIN_URL": admin_url}
+    values = config.read(flags, os.environ)
+    if data and not admin_url:  # a flag wins over the environment's other way to a platform
+        values.pop("ADMIN_URL", None)
+        values.pop("ADMIN_TOKEN", None)
+    return platform.Client(platform.find(values, os.environ))
+
+
+def _day(value: str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        day = date.fromisoformat(value).isoformat()
+    except ValueError:
+        day = ""
+    if day != value:  # Python also reads the basic format and week dates
+        raise typer.BadParameter(f"{value!r} is not a day; allowed: YYYY-MM-DD")
+    return value
+
+
+def _month(value: str) -> str:
+    if not re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", value):
+        raise typer.BadParameter(f"{value!r} is not a month; allowed: YYYY-MM")
+    return value
+
+
+def _grouping(value: str) -> str:
+    names = [name.strip() for name in value.split(",")]
+    if not set(names) <= {"model", "key", "day"} or len(set(names)) != len(names):
+        raise typer.BadParameter(f"{value!r}: allowed are model, key and day, joined by commas")
+    return ",".join(names)
+
+
+@app.command()
+def up(
+    file: Annotated[
+        list[Path], typer.Option("--file", "-f", help="ModelDeployment YAML; file or directory.")
+    ],
+    data: Data = None,
+    cache: Annotated[Path | None, typer.Option(help="Engines and converted models.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address the gateway listens on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Gateway; 0 = any free port.")] = None,
+    admin_port: Annotated[int | None, typer.Option(help="Management API.")] = None,
+    ops_port: Annotated[int | None, typer.Option(help="Operations; the next two also.")] = None,
+    routers: Annotated[int | None, typer.Option(help="How many routers share the gateway.")] = None,
+    durability: Annotated[str | None, typer.Option(help="strict | relaxed")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the platform on this machine, in the foreground, until Ctrl-C."""
+    from tidegate_operator.cli import up as command
+
+    flags = {
+        "DATA": data,
+        "CACHE": cache,
+        "HOST": host,
+        "PORT": port,
+        "ADMIN_PORT": admin_port,
+        "OPS_PORT": ops_port,
+        "ROUTERS": routers,
+        "DURABILITY": durability,
+    }
+    given = {name: None if value is None else str(value) for name, value in flags.items()}
+    values = config.read(given, os.environ)
+    raise typer.Exit(command.up(command.options(tuple(file), values, os.environ), as_json=as_json))
+
+
+@app.command()
+def demo(
+    engine: Annotated[str, typer.Option(help="vllm (a real model) | sim")] = "vllm",
+    wakes: Annotated[int, typer.Option(min=1, max=10_000, help="Wakes from zero.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """From zero to an exact bill and back to zero, twice, in a directory of its own."""
+    from tidegate_operator.cli.demo import run as run_demo
+
+    if engine not in {"sim", "vllm"}:
+        raise typer.BadParameter(f"--engine {engine!r}: allowed are sim and vllm")
+    values = config.read({}, os.environ)
+    raise typer.Exit(run_demo(engine, wakes, as_json=as_json, cache=values.get("CACHE")))
+
+
+@app.command()
+def models(data: Data = None, as_json: Json = False) -> None:
+    """Models of the local platform: phase, replicas, load."""
+    from tidegate_operator.cli import tables
+
+    with _platform(data, None) as client:
+        answer = client.ops("/api/v1/models")
+    if as_json:
+        return tables.print_json(answer)
+    return tables.print_rows(answer.get("data", []), tables.MODEL_COLUMNS, "no models")
+
+
+@key_app.command("create")
+def key_create(
+    tenant: Tenant,
+    project: Annotated[str, typer.Option(help="Made when missing.")] = "default",
+    name: Annotated[str, typer.Option(help="What the key is for.")] = "default",
+    data: Data = None,
+    admin_url: AdminUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Make a key (and its tenant and project). It is shown once and works at once."""
+    from tidegate_operator.cli import tables
+
+    body = {"tenant": tenant, "project": project, "name": name}
+    with _platform(data, admin_url) as client:
+        made = client.post("/api/v1/keys", body)
+    if as_json:
+        return tables.print_json(made)
+    print(made.get("key", ""))
+    return print(f"key {made.get('id')} of {tenant}/{project}; not shown again", file=sys.stderr)
+
+
+@key_app.command("list")
+def key_list(
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    data: Data = None,
+    admin_url: AdminUrl = None,
+    as_json: Json = False,
+) -> None:
+    """List keys, never their secrets."""
+    from tidegate_operator.cli import tables
+
+    with _platform(data, admin_url) as client:
+        rows = client.rows("/api/v1/keys", "id", tenant=tenant)
+    if as_json:
+        return tables.print_json({"data": rows})
+    return tables.print_rows(rows, tables.KEY_COLUMNS, "no keys")
+
+
+@key_app.command("revoke")
+def key_revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id (`key list`).")],
+    data: Data = None,
+    admin_url: AdminUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Revoke a key. Routers refuse it within a second."""
+    from urllib.parse import quote
+
+    from tidegate_operator.cli import tables
+
+    with _platform(data, admin_url) as client:
+        answer = client.delete(f"/api/v1/keys/{quote(key_id, safe='')}")
+    if as_json:
+        return tables.print_json(answer or {"id": key_id, "revoked": True})
+    return print(f"revoked {key_id}")
+
+
+@app.command()
+def usage(
+    tenant: Tenant,
+    start: Annotated[str | None, typer.Option("--from", callback=_day, help="YYYY-MM-DD")] = None,
+    end: Annotated[str | None, typer.Option("--to", callback=_day, help="YYYY-MM-DD")] = None,
+    by: Annotated[str, typer.Option(callback=_grouping, help="model,key,day")] = "model",
+    data: Data = None,
+    admin_url: AdminUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Billed usage of a tenant, without lag behind the ledger (default: this month)."""
+    from tidegate_operator.cli import tables
+
+    query = {"tenant": tenant, "from": start, "to": end, "by": by}
+    with _platform(data, admin_url) as client:
+        answer = client.get("/api/v1/usage", **query)
+    if as_json:
+        return tables.print_json(answer)
+    return tables.print_usage(answer, by.split(","))
+
+
+@app.command()
+def invoice(
+    tenant: Tenant,
+    month: Annotated[str, typer.Option(callback=_month, help="YYYY-MM")],
+    data: Data = None,
+    admin_url: AdminUrl = None,
+    as_json: Json = False,
+) -> None:
+    """A tenant's invoice for a month."""
+    from tidegate_operator.cli import tables
+
+    with _platform(data, admin_url) as client:
+        answer = client.get(f"/api/v1/invoices/{month}", tenant=tenant)
+    if as_json:
+        return tables.print_json(answer)
+    return tables.print_invoice(answer)
+
+
+@app.command()
+def crd() -> None:
+    """Print the CustomResourceDefinition of ModelDeployment as YAML."""
+    import yaml
+
+    from tidegate_runtime.contract import schema
+
+    sys.stdout.write(yaml.safe_dump(schema.crd(), sort_keys=False, allow_unicode=True))
+
+
+@app.command()
+def bench() -> None:
+    """Say how the router is measured against its peers."""
+    raise CommandError("the bench kit is in the source tree, not in the package: run `make bench`")
+
+
+def _part(context: typer.Context) -> None:
+    from tidegate_operator.cli import become
+
+    become(str(context.info_name), list(context.args))
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def sim(context: typer.Context) -> None:
+    """Run the simulated engine (its own flags: `tidegate sim --help`)."""
+    _part(context)
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def router(context: typer.Context) -> None:
+    """Run a router (its own flags: `tidegate router --help`)."""
+    _part(context)
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def billing(context: typer.Context) -> None:
+    """Run billing (its own flags: `tidegate billing --help`)."""
+    _part(context)

@@ -1,0 +1,89 @@
+"""`tidegate up` as people and programs see it: settings in; events out as lines, NDJSON or a table.
+
+The supervisor reports changes; this module only shows them. A terminal's table is imported where
+there is a terminal: a service that writes to a log carries none of it.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, cast
+
+import msgspec
+
+from tidegate_billing import settings as config
+from tidegate_operator import local
+from tidegate_operator.cli.places import default_cache, default_data
+
+
+def options(
+    files: tuple[Path, ...], values: Mapping[str, str], environ: Mapping[str, str]
+) -> local.UpOptions:
+    """The supervisor's options from settings. Raises SettingError for a value out of range."""
+    data = Path(values["DATA"]) if "DATA" in values else default_data(environ)
+    cache = Path(values["CACHE"]) if "CACHE" in values else default_cache(environ)
+    durability = config.choice(values, "DURABILITY", "strict", ("strict", "relaxed"))
+    levels = ("debug", "info", "warning", "error")
+    return local.UpOptions(
+        files=files,
+        data=data.expanduser().absolute(),
+        cache=cache.expanduser().absolute(),
+        host=config.text(values, "HOST", "127.0.0.1"),
+        port=config.port(values, "PORT", 8080),
+        admin_port=config.port(values, "ADMIN_PORT", 8081),
+        ops_port=config.port(values, "OPS_PORT", 9090),
+        routers=config.integer(values, "ROUTERS", 1, 1, 16),
+        durability=cast("Literal['strict', 'relaxed']", durability),
+        log_level=config.choice(values, "LOG_LEVEL", "info", levels),
+    )
+
+
+def up(chosen: local.UpOptions, *, as_json: bool) -> int:
+    """Run the platform until it is told to stop. The exit status."""
+    if as_json:
+        return local.run(chosen, print_event)
+    if not sys.stdout.isatty() or os.environ.get("TERM", "") == "dumb":
+        return local.run(chosen, print_line)
+    from tidegate_operator.cli.screen import Screen
+
+    screen = Screen()
+    try:
+        return local.run(chosen, screen.report)
+    finally:
+        screen.close()
+
+
+def print_event(event: local.Event) -> None:
+    """One line of NDJSON, at once."""
+    sys.stdout.buffer.write(msgspec.json.encode(event) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def print_line(event: local.Event) -> None:
+    """One plain line: errors on stderr, everything else on stdout."""
+    print(sentence(event), file=sys.stderr if event.event == "error" else sys.stdout, flush=True)
+
+
+def sentence(event: local.Event) -> str:
+    """An event in words."""
+    if event.event == "ready":
+        return f"ready: {event.base_url} (management {event.admin_url})"
+    if event.event == "model":
+        words = [f"{event.name or event.deployment}: {event.phase}", event.detail]
+        if event.warning:
+            words.append(f"warning: {event.warning}")
+        return ", ".join(word for word in words if word)
+    if event.event == "error":
+        return f"error: {event.name}: {event.message}" if event.name else f"error: {event.message}"
+    return f"stopped: {event.message}" if event.message else "stopped"
+
+
+def duration(seconds: float) -> str:
+    """Whole seconds, as `7s`, `1m07s` or `2h05m`."""
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02}m"

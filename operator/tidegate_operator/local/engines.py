@@ -1,0 +1,110 @@
+"""What starts a model: one port, an implementation per engine type.
+
+The slow part (`prepare`: an environment, weights) happens before anybody waits, as far as that is
+possible. What is left for the wake, `command`, is a list of strings made from what is in memory.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from tidegate_operator.local.environment import for_engine
+from tidegate_operator.local.sockets import LOOPBACK
+
+Progress = Callable[[str, str], None]
+"""Called with a phase (`installing`, `fetching`, `converting`) and a detail for people."""
+
+
+class Start(NamedTuple):
+    """One replica about to be started. `truth`: where a simulator writes what it did."""
+
+    replica: str
+    port: int
+    guard: str
+    truth: Path
+
+
+class Command(NamedTuple):
+    """What to exec, and its whole environment but for `up`'s mark."""
+
+    args: Sequence[str]
+    env: Mapping[str, str]
+
+
+class Seen(NamedTuple):
+    """What a line of an engine's output tells. `able_at`: it can answer since then (0: not yet)."""
+
+    phase: str
+    able_at: float = 0.0
+
+
+class PrepareError(Exception):
+    """A model cannot be started from its source: `reason` is one of the documented ones."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Engine(Protocol):
+    """How one deployment's engine is prepared, started and understood."""
+
+    start_seconds: float
+    """How long a start may take before it counts as failed."""
+    tells_truth: bool
+    """Whether it writes a truth file."""
+
+    async def prepare(self, progress: Progress) -> None:
+        """Makes ready what a start needs; at once where nothing is to be done.
+
+        Raises PrepareError where it cannot succeed.
+        """
+
+    def command(self, start: Start) -> Command:
+        """The process to start. Pure; only after `prepare`."""
+
+    def seen(self, line: str, now: float) -> Seen | None:
+        """What a line of output tells; None for most. Pure."""
+
+
+class _SimLine(msgspec.Struct):
+    event: str
+    phase: str = ""
+    at: float = 0.0
+
+
+class Sim:
+    """The simulator: nothing to prepare, and it says in JSON how far it is."""
+
+    start_seconds = 60.0
+    tells_truth = True
+
+    def __init__(self, model: str, args: Sequence[str], env: Mapping[str, str]) -> None:
+        self._model, self._args = model, list(args)
+        self._env = for_engine(os.environ, env)
+
+    async def prepare(self, progress: Progress) -> None:
+        """Nothing: a simulated model has no weights."""
+
+    def command(self, start: Start) -> Command:
+        """The simulator as a module of this very installation."""
+        args = [sys.executable, "-Im", "tidegate_runtime.engines.sim"]
+        args += ["--host", LOOPBACK, "--port", str(start.port)]
+        args += ["--model", self._model, "--truth", str(start.truth), *self._args]
+        return Command(args, self._env | {"ENGINE_GUARD_SECRET": start.guard})
+
+    def seen(self, line: str, now: float) -> Seen | None:
+        """A phase, or that it can answer."""
+        if not line.startswith("{"):
+            return None
+        try:
+            said = msgspec.json.decode(line, type=_SimLine)
+        except msgspec.MsgspecError:
+            return None
+        if said.event == "ready":
+            return Seen("", said.at or now)
+        return Seen(said.phase) if said.event == "phase" else None

@@ -1,0 +1,348 @@
+"""One model on this machine: demand in, engines started and stopped.
+
+`evaluate` is the only way in for demand and runs to the end without waiting: from the line that
+was read to the exec there is `decide`, a free port and `Popen`. The world is published right
+after, so that routers probe the engine while it starts. Everything slow (preparing, draining,
+counting) is a task beside it and comes back through `evaluate`.
+"""
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from tidegate_billing.links import ModelPricing
+from tidegate_operator.autoscale import Policy, Sample, State, decide
+from tidegate_operator.demand import Total
+from tidegate_operator.drain import busy, choose
+from tidegate_operator.local import counters, stopping
+from tidegate_operator.local.engines import Engine, PrepareError, Start
+from tidegate_operator.local.options import Event
+from tidegate_operator.local.replica import ColdStart, Running
+from tidegate_operator.local.retry import Retry
+from tidegate_operator.local.site import Site
+from tidegate_operator.local.sockets import PortInUseError, engine_port
+from tidegate_operator.status import Facts, status
+from tidegate_runtime.contract.links import Failure, ModelView, ReplicaDemand
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A resource as local mode needs it, defaults applied."""
+
+    view: ModelView
+    policy: Policy
+    engine: Engine
+    drain_seconds: float
+    pricing: ModelPricing
+
+
+class Model:
+    """A deployment and its engines. `phase` names what people see."""
+
+    def __init__(self, plan: Plan, site: Site, finished: Callable[[ColdStart], None]) -> None:
+        self.plan, self.site = plan, site
+        self.view = plan.view
+        self.deployment = plan.view.deployment
+        self.runs: dict[str, Running] = {}
+        self.retry = Retry()
+        self.total = Total(None, None)
+        self.desired, self.reason = 0, ""
+        self.conflict, self.warning = "", ""
+        self.priced = False
+        self.preparing = ("", "")
+        self.prepared_at = 0.0
+        self.last_cold: tuple[float, dict[str, float]] = (0.0, {})
+        self.since = time.time()
+        self._scaling = State.initial(0, self.since, self.since)
+        self._finished = finished
+        self._shown: tuple[str, str, str] = ("", "", "")
+        self._count = 0
+
+    def begin(self) -> None:
+        """Prepares the engine's source in the background, before anybody asks for it."""
+        self.publish()
+        self.site.spawn(self._prepare())
+
+    @property
+    def off(self) -> bool:
+        """Whether nothing may run."""
+        return self.view.suspend or not self.view.valid
+
+    def active(self) -> list[Running]:
+        """Replicas that serve or will."""
+        return [run for run in self.runs.values() if run.state != "draining"]
+
+    def ready(self) -> int:
+        """How many replicas serve."""
+        return sum(run.state == "ready" for run in self.runs.values())
+
+    def evaluate(self, now: float) -> None:
+        """Decides on the newest demand and acts on it at once."""
+        if self.site.closing:
+            return
+        self.total = self.site.picture.total(self.deployment, now)
+        sample = Sample(now, self.total.in_flight, self.total.held, self.total.last_request)
+        decision = decide(self._scaling, [sample], self.plan.policy, now, None, suspend=self.off)
+        self._scaling = decision.state
+        self.desired, self.reason = decision.replicas, decision.reason
+        self._expire(now)
+        missing = self.desired - len(self.active())
+        if missing > 0:
+            self._grow(missing, now)
+        elif missing < 0:
+            self._shrink(-missing, now)
+        self.show()
+
+    def told(self, said: ReplicaDemand) -> None:
+        """Takes in what a router says of one of the replicas."""
+        run = self.runs.get(said.id)
+        if run is None:
+            return
+        run.changed.set()
+        if said.first_forward and not run.forwarded_at:
+            run.forwarded_at = said.first_forward
+            if (cold := run.cold_start()) is not None:
+                self._finished(cold)
+        if run.state != "starting":
+            return
+        if said.answered_at:
+            self._answered(run, said.answered_at)
+        elif said.answer_error:
+            self._give_up(run, "AnswerFailed", said.answer_error)
+
+    def publish(self) -> None:
+        """Shows the routers this model and its replicas as they are."""
+        world = self.site.world
+        world.models[self.deployment] = self.view
+        for known in [one for one in world.replicas.values() if one.deployment == self.deployment]:
+            if known.id not in self.runs:
+                del world.replicas[known.id]
+        for run in self.runs.values():
+            world.replicas[run.id] = run.view
+        world.publish()
+        self.site.changed()
+
+    def show(self) -> None:
+        """Reports phase and detail where they changed."""
+        seen = (self.phase(), self.detail(), self.warning)
+        if seen == self._shown:
+            return
+        now = time.time()
+        if seen[0] != self._shown[0]:
+            self.since = now
+        self._shown = seen
+        self.site.report(
+            Event(
+                ts=now,
+                event="model",
+                name=self.view.name,
+                deployment=self.deployment,
+                phase=seen[0],
+                detail=seen[1],
+                since=self.since,
+                warning=seen[2],
+            )
+        )
+
+    def phase(self) -> str:
+        """The phase, as in the resource's status."""
+        failure = self.view.failure
+        ready = self.ready()
+        facts = Facts(
+            desired=self.desired,
+            ready=ready,
+            starting=len(self.active()) - ready,
+            draining=len(self.runs) - len(self.active()),
+            suspended=self.view.suspend,
+            valid=self.view.valid,
+            failure=failure.reason if failure else "",
+            failure_final=bool(failure and failure.final),
+        )
+        return status(facts).phase
+
+    def detail(self) -> str:
+        """What is going on, in a few words."""
+        if self.conflict:
+            return self.conflict
+        starting = [run for run in self.runs.values() if run.state == "starting"]
+        if starting:
+            return starting[-1].phase
+        if self.preparing[0]:
+            return " ".join(word for word in self.preparing if word)
+        failure = self.view.failure
+        return f"{failure.reason}: {failure.message}" if failure and not self.ready() else ""
+
+    # What happens to a start
+
+    def _grow(self, missing: int, now: float) -> None:
+        for run in [run for run in self.runs.values() if stopping.can_return(run)][:missing]:
+            stopping.take_back(run)
+            missing -= 1
+            self.publish()
+        if missing > 0 and self._may_start(now):
+            self._start(missing, now)
+
+    def _may_start(self, now: float) -> bool:
+        if now < self.retry.at:
+            return False
+        failed = self.view.failure is not None and self.view.failure.final
+        asked = bool(self.total.held) or self.plan.policy.min_replicas > 0
+        if failed and not asked:
+            return False
+        if not self.prepared_at and self.preparing[0] == "" and failed:
+            self.site.spawn(self._prepare())
+        return bool(self.prepared_at)
+
+    def _start(self, count: int, now: float) -> None:
+        start_id = f"{time.time_ns():016x}"
+        held_at = 0.0
+        if self.total.held_since:
+            # A wait that no start could shorten (weights, back-off) is not ours.
+            held_at = max(self.total.held_since, self.prepared_at, self.retry.at)
+        for _ in range(count):
+            try:
+                run = self._exec(start_id, held_at)
+            except (OSError, PortInUseError) as error:
+                self._start_failed(
+                    start_id, "EngineExited", f"the engine cannot be started: {error}"
+                )
+                return
+            self.runs[run.id] = run
+        self.view = msgspec.structs.replace(self.view, start_id=start_id, failure=None)
+        self.publish()
+        for run in self.runs.values():
+            if run.view.start_id == start_id:
+                self.site.started(run)
+
+    def _exec(self, start_id: str, held_at: float) -> Running:
+        self._count += 1
+        name = self.deployment.rpartition("/")[2]
+        replica = f"{name}-{self._count}-{secrets.token_hex(4)}"
+        file = f"{self.view.name}-{replica}.ndjson".replace("/", "_")
+        start = Start(
+            replica=replica,
+            port=engine_port(),
+            guard=secrets.token_urlsafe(24),
+            truth=self.site.data / "truth" / file,
+        )
+        return Running(
+            self.plan.engine,
+            start,
+            deployment=self.deployment,
+            model=self.view.name,
+            start_id=start_id,
+            held_at=held_at,
+            mark=self.site.mark,
+            said=lambda _: self.show(),
+            exited=self._exited,
+        )
+
+    def _answered(self, run: Running, at: float) -> None:
+        run.answered_at = at
+        run.move("ready")
+        self.retry = self.retry.answered()
+        began = run.held_at or run.exec_at
+        self.last_cold = (round(at - began, 3), run.phase_seconds())
+        self.view = msgspec.structs.replace(self.view, failure=None)
+        self.publish()
+        self.show()
+
+    def _expire(self, now: float) -> None:
+        for run in list(self.runs.values()):
+            if run.state == "starting" and now - run.exec_at > self.plan.engine.start_seconds:
+                allowed = f"{self.plan.engine.start_seconds:.0f} s"
+                self._give_up(
+                    run, "StartTimeout", f"no answer within {allowed}; {run.last_words()}"
+                )
+
+    def _give_up(self, run: Running, reason: str, message: str) -> None:
+        del self.runs[run.id]
+        self._start_failed(run.view.start_id, reason, message)
+        self.site.spawn(self._lost(run, stop=True))
+
+    def _start_failed(self, start_id: str, reason: str, message: str) -> None:
+        now = time.time()
+        self.retry = self.retry.start_failed(now)
+        message = message[:2000]
+        if not self.active():  # else the others serve whoever waits
+            failure = Failure(start_id=start_id, reason=reason, message=message, at=now, final=True)
+            self.view = msgspec.structs.replace(self.view, start_id=start_id, failure=failure)
+        self.publish()
+        self.site.report(
+            Event(
+                ts=now,
+                event="error",
+                name=self.view.name,
+                deployment=self.deployment,
+                message=f"{reason}: {message}",
+            )
+        )
+        self.show()
+
+    def _exited(self, run: Running, code: int) -> None:
+        if self.runs.get(run.id) is not run:
+            return
+        del self.runs[run.id]
+        if run.stopping:
+            self.publish()
+            return
+        if run.drain is not None:
+            run.drain.cancel()
+        self.site.spawn(self._lost(run, stop=False))
+        if self.site.closing:
+            return
+        words = f"the engine exited with status {code}; {run.last_words()}"
+        if run.state == "starting":
+            self._start_failed(run.view.start_id, "EngineExited", words)
+        else:
+            now = time.time()
+            self.retry = self.retry.crashed(now - run.answered_at, now)
+            self.publish()
+            self.site.report(
+                Event(
+                    ts=now,
+                    event="error",
+                    name=self.view.name,
+                    deployment=self.deployment,
+                    message=words,
+                )
+            )
+        self.evaluate(time.time())
+
+    async def _lost(self, run: Running, *, stop: bool) -> None:
+        if stop:
+            await run.child.stop(5.0)
+        await self.site.count(await counters.after_death(run.last_counters(), run.truth))
+
+    # What happens to a stop
+
+    def _shrink(self, count: int, now: float) -> None:
+        states = {run.id: run.state for run in self.active()}
+        loads = busy(states, self.site.picture.lines(now))
+        loads = [one._replace(ready=states[one.id] == "ready") for one in loads]
+        for replica in choose(loads, count):
+            run = self.runs[replica]
+            run.move("draining")
+            run.drain = self.site.spawn(
+                stopping.drain(run, self.site, self.plan.drain_seconds, self.publish)
+            )
+        self.publish()
+
+    async def _prepare(self) -> None:
+        def progress(phase: str, detail: str) -> None:
+            self.preparing = (phase, detail)
+            self.show()
+
+        self.preparing = ("preparing", "")
+        try:
+            await self.plan.engine.prepare(progress)
+        except PrepareError as error:
+            self.preparing = ("", "")
+            self._start_failed(f"{time.time_ns():016x}", error.reason, str(error))
+            return
+        self.preparing = ("", "")
+        self.prepared_at = time.time()
+        self.evaluate(self.prepared_at)

@@ -1,0 +1,52 @@
+"""What `tidegate up` is asked to do, and what it says while it does it.
+
+Both are plain values: the command line turns flags into `UpOptions` and events into text or
+NDJSON (`msgspec.json.encode(event)` is one line of `up --json`).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpOptions:
+    """One `tidegate up`. A port of 0 means any free one; `ops_port` is the router's, billing and
+    the operator take the next two. `stop_seconds`: how long running streams may finish in after
+    the first Ctrl-C."""
+
+    files: tuple[Path, ...]
+    data: Path
+    cache: Path
+    host: str = "127.0.0.1"
+    port: int = 8080
+    admin_port: int = 8081
+    ops_port: int = 9090
+    routers: int = 1
+    durability: Literal["strict", "relaxed"] = "strict"
+    log_level: str = "info"
+    stop_seconds: float = 30.0
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of `up --json`. Fields that do not belong to the kind of event are left out.
+
+    ready: `base_url`, `admin_url`, `ops_url`. model: `name`, `deployment`, `phase`, `detail`,
+    `since` (seconds since the epoch), `warning`. error: `message`, and `name` of the model or
+    part where it has one. stopped: nothing, or `message` with the reason.
+    """
+
+    ts: float
+    event: Literal["ready", "model", "error", "stopped"]
+    name: str = ""
+    deployment: str = ""
+    phase: str = ""
+    detail: str = ""
+    since: float = 0.0
+    warning: str = ""
+    message: str = ""
+    base_url: str = ""
+    admin_url: str = ""
+    ops_url: str = ""

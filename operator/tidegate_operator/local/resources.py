@@ -1,0 +1,84 @@
+"""From resource files to what local mode runs.
+
+Files carry no creation time, and conflicts over a name go by age. So the moment a deployment was
+first seen is kept in the data directory, as a cluster keeps it in the resource.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from tidegate_billing.links import ModelPricing
+from tidegate_operator import spec
+from tidegate_operator.local.datadir import write_private
+from tidegate_operator.local.engines import Engine, Sim
+from tidegate_operator.local.model import Plan
+from tidegate_runtime.contract import resource as contract
+from tidegate_runtime.contract.links import ModelView
+from tidegate_runtime.contract.names import NameTable
+from tidegate_runtime.contract.spec import EnvVar, ModelDeployment
+
+SEEN = "first-seen.json"
+
+
+def first_seen(data: Path, deployments: Iterable[str], now: float) -> dict[str, float]:
+    """When each deployment was first seen here; new ones count from `now`, in the given order."""
+    path = data / SEEN
+    try:
+        known = msgspec.json.decode(path.read_bytes(), type=dict[str, float])
+    except (OSError, msgspec.MsgspecError):
+        known = {}
+    wanted = list(deployments)
+    seen = {name: known.get(name, now + i / 1000) for i, name in enumerate(wanted)}
+    if any(name not in known for name in wanted):
+        write_private(path, msgspec.json.encode(known | seen))
+    return seen
+
+
+def plans(
+    resources: Iterable[ModelDeployment], seen: Mapping[str, float], cache: Path
+) -> list[Plan]:
+    """What to run for each resource."""
+    return [_plan(one, contract.view(one, seen[one.deployment]), cache) for one in resources]
+
+
+def _plan(one: ModelDeployment, view: ModelView, cache: Path) -> Plan:
+    return Plan(
+        view=view,
+        policy=spec.policy(one),
+        engine=engine(one, cache),
+        drain_seconds=float(one.spec.drain.timeout_seconds),
+        pricing=ModelPricing(
+            deployment=one.deployment,
+            model=one.served_name,
+            owner=one.owner,
+            pricing=one.spec.pricing,
+            adapters=[adapter.name for adapter in one.spec.adapters],
+        ),
+    )
+
+
+def engine(one: ModelDeployment, cache: Path) -> Engine:
+    """How the resource's engine is prepared and started."""
+    env = environment(one.spec.engine.env)
+    if one.spec.engine.type == "sim":
+        return Sim(one.served_name, one.spec.engine.args, env)
+    from tidegate_operator.local.vllm import Vllm
+
+    return Vllm(one, env, cache)
+
+
+def environment(entries: Iterable[EnvVar]) -> dict[str, str]:
+    """`spec.engine.env` as names and values. A Secret's key is read from the variable of the same
+    name in `up`'s own environment: one machine has no Secrets."""
+    return {
+        entry.name: os.environ.get(entry.name, "") if entry.value is None else entry.value
+        for entry in entries
+    }
+
+
+def conflicts(views: Iterable[ModelView]) -> Mapping[str, str]:
+    """Deployments that lost a name they want, and to whom."""
+    return NameTable.build(views).conflicts

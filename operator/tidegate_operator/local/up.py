@@ -1,0 +1,336 @@
+"""The whole life of `tidegate up`, from the lock to the last process gone.
+
+Order matters twice. Starting: the lock, then what a killed `up` left is ended, then the ports,
+so that nothing is started that cannot be used. Stopping: routers first (they answer who waits,
+finish what runs and ship their journals), then the engines (counted, nobody uses them any more),
+then billing, which has to hear both.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+import msgspec
+import uvloop
+
+from tidegate_billing.links import EngineCounters
+from tidegate_operator import demand
+from tidegate_operator.local import composition, datadir, leftovers, ops, resources, sockets
+from tidegate_operator.local.billing import Billing, BillingError
+from tidegate_operator.local.composition import Listeners
+from tidegate_operator.local.datadir import DataInUseError
+from tidegate_operator.local.epochs import Epochs
+from tidegate_operator.local.fleet import Fleet
+from tidegate_operator.local.model import Plan
+from tidegate_operator.local.options import Event, UpOptions
+from tidegate_operator.local.parts import Part
+from tidegate_operator.local.replica import Running
+from tidegate_operator.local.site import Site
+from tidegate_operator.local.sockets import PortInUseError
+from tidegate_operator.local.world import World
+from tidegate_runtime.contract import resource as contract
+from tidegate_runtime.contract.links import DemandLine
+
+READY_SECONDS = 60.0
+HOPELESS_DEATHS = 3
+BILLING_GRACE = 10.0
+ENGINE_GRACE = 5.0
+RUN_FILE = "run.json"
+
+Report = Callable[[Event], None]
+
+
+class PlatformError(Exception):
+    """The platform cannot serve; the message is for people."""
+
+
+def run(options: UpOptions, report: Report) -> int:
+    """Runs the platform until it is told to stop. The process's exit code."""
+    parsed = contract.read(options.files)
+    for problem in parsed.problems:
+        report(_error(str(problem)))
+    if parsed.problems:
+        return 1
+    try:
+        with contextlib.ExitStack() as held:
+            fd = datadir.lock(options.data)
+            held.callback(os.close, fd)
+            leftovers.clean(options.data)
+            listeners = composition.bind(options)
+            for bound in listeners.all():
+                held.callback(bound.close)
+            names = [one.deployment for one in parsed.resources]
+            seen = resources.first_seen(options.data, names, time.time())
+            plans = resources.plans(parsed.resources, seen, options.cache)
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                return runner.run(_live(options, report, listeners, plans))
+    except (DataInUseError, PortInUseError, PlatformError) as error:
+        report(_error(str(error)))
+    except OSError as error:
+        report(_error(f"{error.filename or options.data}: {error.strerror}"))
+    return 1
+
+
+async def _live(options: UpOptions, report: Report, listeners: Listeners, plans: list[Plan]) -> int:
+    platform = Platform(options, report, listeners, plans)
+    with _stop_signals(platform.told_to_stop):
+        return await platform.live()
+
+
+def _error(message: str, name: str = "") -> Event:
+    return Event(ts=time.time(), event="error", message=message, name=name)
+
+
+@contextlib.contextmanager
+def _stop_signals(stop: Callable[[], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for number in wanted:
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in wanted:
+            loop.remove_signal_handler(number)
+
+
+class Platform:
+    """Everything that runs, and the order in which it starts and stops."""
+
+    def __init__(
+        self, options: UpOptions, report: Report, listeners: Listeners, plans: list[Plan]
+    ) -> None:
+        self._options, self._report, self._listeners = options, report, listeners
+        for folder in ("logs", "truth"):
+            (options.data / folder).mkdir(mode=0o700, exist_ok=True)
+        self._epochs = Epochs(options.data)
+        self._secrets = datadir.read_secrets(options.data)
+        self._stop, self._kill = asyncio.Event(), asyncio.Event()
+        self._hopeless: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._dirty = False
+        self._billing = Billing(
+            sockets.url(listeners.billing.serve),
+            internal=self._secrets.internal,
+            admin=self._secrets.admin,
+        )
+        self._site = Site(
+            data=options.data,
+            mark={leftovers.MARK: leftovers.mark(options.data)},
+            world=World(),
+            picture=demand.Picture(),
+            http=httpx.AsyncClient(timeout=2.0, trust_env=False),
+            report=report,
+            count=self._count,
+            started=self._engine_started,
+            changed=self._changed,
+        )
+        self._fleet = Fleet(plans, self._site)
+        specs = composition.specs(options, listeners, self._secrets, os.environ)
+        self._parts = [
+            Part(spec, options.data / "logs", changed=self._part_started, died=self._part_died)
+            for spec in specs
+        ]
+        self._server = ops.server(
+            ops.application(self._fleet, internal=self._secrets.internal, admin=self._secrets.admin)
+        )
+        self._beside: list[asyncio.Task[None]] = []
+
+    def told_to_stop(self) -> None:
+        """The first time: stop in order. The second time: kill now."""
+        (self._kill if self._stop.is_set() else self._stop).set()
+
+    async def live(self) -> int:
+        """Starts everything, serves until told to stop, and ends everything."""
+        serving = asyncio.create_task(self._server.serve(sockets=[self._listeners.operator]))
+        message = ""
+        try:
+            self._start()
+            await self._until_ready()
+            await self._stop.wait()
+        except PlatformError as error:
+            message = str(error)
+            self._report(_error(message))
+        finally:
+            await self._end()
+            self._site.world.close()
+            self._server.should_exit = True
+            await serving
+            for name in (RUN_FILE, leftovers.LIST):
+                (self._options.data / name).unlink(missing_ok=True)
+        self._report(Event(ts=time.time(), event="stopped", message=message))
+        return 1 if message else 0
+
+    def _start(self) -> None:
+        for part in self._parts:
+            part.start()
+        for owed in self._epochs.owed():
+            self._site.spawn(self._count(owed))
+        for part in self._routers():
+            name = part.spec.name
+            self._site.picture.expect(name, time.time())
+            self._beside.append(asyncio.create_task(self._follow(name, part.spec.ops_url)))
+        self._fleet.begin()
+        self._beside.append(asyncio.create_task(self._fleet.tick()))
+
+    async def _follow(self, name: str, url: str) -> None:
+        def heard(line: DemandLine) -> None:
+            self._fleet.hear(name, line)
+
+        await demand.follow(url, self._secrets.internal, heard)
+
+    async def _until_ready(self) -> None:
+        ready = asyncio.create_task(self._ready())
+        stop = asyncio.create_task(self._stop.wait())
+        waiting: set[asyncio.Future[object]] = {ready, stop, self._hopeless}  # type: ignore[arg-type]
+        done, _ = await asyncio.wait(
+            waiting, timeout=READY_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in (ready, stop):
+            if task not in done:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        if self._hopeless in done:
+            raise PlatformError(self._hopeless.result())
+        if not done:
+            raise PlatformError(f"router or billing not ready within {READY_SECONDS:.0f} s")
+        if ready in done:
+            ready.result()
+
+    async def _ready(self) -> None:
+        await asyncio.gather(*(part.ready(self._site.http) for part in self._parts))
+        await self._first_key()
+        self._fleet.ready = True
+        self._write_run()
+        self._beside.append(asyncio.create_task(self._fleet.price(self._billing)))
+        self._report(
+            Event(
+                ts=time.time(),
+                event="ready",
+                base_url=self._parts[0].spec.url,
+                admin_url=self._parts[-1].spec.url,
+                ops_url=sockets.url(self._listeners.operator),
+            )
+        )
+
+    async def _first_key(self) -> None:
+        path = self._options.data / "api-key"
+        if path.exists():
+            return
+        try:
+            key = await self._billing.make_key("default", "default")
+        except BillingError as error:
+            raise PlatformError(f"the first key could not be made: {error}") from error
+        datadir.write_private(path, key.encode("ascii") + b"\n")
+
+    def _routers(self) -> list[Part]:
+        return self._parts[:-1]
+
+    def _part_started(self) -> None:
+        for part in self._parts:
+            if part.pid:
+                leftovers.record(self._options.data, part.pid)
+        self._changed()
+
+    def _part_died(self, part: Part, code: int) -> None:
+        name, words = part.spec.name, part.last_words()
+        self._report(_error(f"exited with status {code}; starting it again", name))
+        self._changed()
+        if (
+            not self._fleet.ready
+            and part.young_deaths >= HOPELESS_DEATHS
+            and not self._hopeless.done()
+        ):
+            self._hopeless.set_result(f"{name} does not start (status {code}): {words}")
+
+    def _engine_started(self, run: Running) -> None:
+        leftovers.record(self._options.data, run.child.pid)
+        self._epochs.begin(run.base_counters("lost"), run.truth)
+
+    async def _count(self, ended: EngineCounters) -> None:
+        self._epochs.close(ended)
+        try:
+            await self._billing.count([ended])
+        except BillingError as error:
+            self._report(_error(f"counters of {ended.epoch}: {error}", ended.model))
+        else:
+            self._epochs.paid(ended.epoch)
+
+    # run.json
+
+    def _changed(self) -> None:
+        # After the current callback: an exec and a publication never wait for the disk.
+        if self._dirty or not self._fleet_is_ready():
+            return
+        self._dirty = True
+        asyncio.get_running_loop().call_soon(self._write_run)
+
+    def _fleet_is_ready(self) -> bool:
+        fleet = getattr(self, "_fleet", None)
+        return fleet is not None and fleet.ready
+
+    def _write_run(self) -> None:
+        self._dirty = False
+        content = {
+            "version": 1,
+            "base_url": self._parts[0].spec.url,
+            "admin_url": self._parts[-1].spec.url,
+            "parts": [
+                {
+                    "name": part.spec.name,
+                    "pid": part.pid,
+                    "ops_url": part.spec.ops_url,
+                    "url": part.spec.url,
+                }
+                for part in self._parts
+            ],
+            "engines": self._fleet.engines(),
+            "operator": {"pid": os.getpid(), "ops_url": sockets.url(self._listeners.operator)},
+        }
+        datadir.write_private(self._options.data / RUN_FILE, msgspec.json.encode(content))
+
+    # The end
+
+    async def _end(self) -> None:
+        self._stop.set()
+        orderly = asyncio.create_task(self._orderly())
+        kill = asyncio.create_task(self._kill.wait())
+        await asyncio.wait({orderly, kill}, return_when=asyncio.FIRST_COMPLETED)
+        kill.cancel()
+        if orderly.done():
+            orderly.result()
+        else:
+            await self._at_once(orderly)
+        self._fleet.ready = False
+        await asyncio.gather(self._billing.close(), self._site.http.aclose())
+
+    async def _orderly(self) -> None:
+        self._site.closing = True
+        await asyncio.gather(*(part.stop(self._options.stop_seconds) for part in self._routers()))
+        await self._cancel_beside()
+        await self._fleet.close(ENGINE_GRACE)
+        await self._site.finish(BILLING_GRACE)
+        await self._parts[-1].stop(BILLING_GRACE)
+
+    async def _at_once(self, orderly: asyncio.Task[None]) -> None:
+        orderly.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await orderly
+        self._fleet.kill()
+        await asyncio.gather(*(part.stop(0.0) for part in self._parts))
+        await self._cancel_beside()
+        await self._site.finish(0.0)
+
+    async def _cancel_beside(self) -> None:
+        for task in self._beside:
+            task.cancel()
+        await asyncio.gather(*self._beside, return_exceptions=True)
+        self._beside.clear()

@@ -1,0 +1,193 @@
+"""Bodies of inference requests: bytes in, an `Ask` or a `RefusedError` out; pure.
+
+Only what decides counts and shapes is read; everything else a caller may send (temperature, tools,
+...) is accepted and ignored, as it would not change what is billed.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+MAX_MODEL_LEN = 1_000_000
+DEFAULT_MAX_TOKENS = 16
+DIMENSIONS = 32
+
+Task = Literal["chat", "completion", "embedding"]
+Prompt = str | list[str | int | list[int]]
+
+
+class Ask(NamedTuple):
+    """One valid request. `prompts`: the words of each prompt; `choices` counts over all of them."""
+
+    task: Task
+    prompts: tuple[tuple[str, ...], ...]
+    choices: int = 1
+    max_tokens: int = 0
+    stream: bool = False
+    include_usage: bool = False
+    continuous: bool = False
+    cache_salt: str = ""
+    base64: bool = False
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Words over all prompts."""
+        return sum(map(len, self.prompts))
+
+
+class RefusedError(Exception):
+    """A request the engine does not take, in vLLM's words."""
+
+    def __init__(self, status: int, kind: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+        self.message = message
+        self.param = param
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+class _Part(msgspec.Struct):
+    type: str = "text"
+    text: str = ""
+
+
+class _Message(msgspec.Struct):
+    role: str
+    content: str | list[_Part] | None = None
+
+
+class _Body(msgspec.Struct, kw_only=True):
+    model: str | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    cache_salt: str | None = None
+
+
+class _Chat(_Body, kw_only=True):
+    messages: list[_Message]
+
+
+class _Completion(_Body, kw_only=True):
+    prompt: Prompt
+
+
+class _Embedding(msgspec.Struct, kw_only=True):
+    input: Prompt
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+
+
+_CHAT = msgspec.json.Decoder(_Chat)
+_COMPLETION = msgspec.json.Decoder(_Completion)
+_EMBEDDING = msgspec.json.Decoder(_Embedding)
+
+
+def read(task: Task, body: bytes, model: str) -> Ask:
+    """Decode and check one body for the engine that serves `model`. Raises RefusedError."""
+    try:
+        match task:
+            case "chat":
+                return _chat(_CHAT.decode(body), model)
+            case "completion":
+                return _completion(_COMPLETION.decode(body), model)
+            case "embedding":
+                return _embedding(_EMBEDDING.decode(body), model)
+    except msgspec.ValidationError as error:
+        raise _bad(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _bad(f"JSON decode error: {error}") from error
+
+
+def _chat(body: _Chat, model: str) -> Ask:
+    if not body.messages:
+        raise _bad("messages must not be empty", "messages")
+    words: list[str] = []
+    for message in body.messages:
+        if isinstance(message.content, str):
+            words += message.content.split()
+        else:
+            for part in message.content or ():
+                words += part.text.split()
+    return _generation("chat", body, (tuple(words),), model)
+
+
+def _completion(body: _Completion, model: str) -> Ask:
+    return _generation("completion", body, _prompts(body.prompt, "prompt"), model)
+
+
+def _embedding(body: _Embedding, model: str) -> Ask:
+    _same_model(body.model, model)
+    if body.dimensions not in {None, DIMENSIONS}:
+        raise _bad(f"dimensions must be {DIMENSIONS}, got {body.dimensions}", "dimensions")
+    prompts = _prompts(body.input, "input")
+    return Ask("embedding", prompts, base64=body.encoding_format == "base64")
+
+
+def _generation(task: Task, body: _Body, prompts: tuple[tuple[str, ...], ...], model: str) -> Ask:
+    _same_model(body.model, model)
+    limit = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
+    limit = DEFAULT_MAX_TOKENS if limit is None else limit
+    if limit < 1:
+        raise _bad(f"max_tokens must be at least 1, got {limit}.", "max_tokens")
+    if max(map(len, prompts)) + limit > MAX_MODEL_LEN:
+        raise _bad(f"This model's maximum context length is {MAX_MODEL_LEN} tokens.", "max_tokens")
+    n = 1 if body.n is None else body.n
+    if not 1 <= n <= 128:
+        raise _bad(f"n must be from 1 to 128, got {n}.", "n")
+    stream = bool(body.stream)
+    if body.stream_options is not None and not stream:
+        raise _bad("Stream options can only be defined when `stream=True`.", "stream_options")
+    chosen = body.stream_options or _StreamOptions()
+    include = bool(chosen.include_usage)
+    return Ask(
+        task,
+        prompts,
+        choices=n * len(prompts),
+        max_tokens=limit,
+        stream=stream,
+        include_usage=include,
+        continuous=include and bool(chosen.continuous_usage_stats),
+        cache_salt=body.cache_salt or "",
+    )
+
+
+def _prompts(value: Prompt, field: str) -> tuple[tuple[str, ...], ...]:
+    """The prompts of a text, texts, token ids or lists of token ids; a token id counts as a word."""
+    if isinstance(value, str):
+        return (tuple(value.split()),)
+    if not value:
+        raise _bad(f"{field} must not be empty", field)
+    texts = [item for item in value if isinstance(item, str)]
+    tokens = [item for item in value if isinstance(item, int)]
+    lists = [item for item in value if isinstance(item, list)]
+    if len(texts) == len(value):
+        return tuple(tuple(text.split()) for text in texts)
+    if len(tokens) == len(value):
+        return (_words(tokens),)
+    if len(lists) == len(value):
+        return tuple(map(_words, lists))
+    raise _bad(f"{field} must be text, texts, token ids or lists of token ids, not mixed", field)
+
+
+def _words(tokens: Sequence[int]) -> tuple[str, ...]:
+    return tuple(map(str, tokens))
+
+
+def _same_model(asked: str | None, model: str) -> None:
+    if asked is not None and asked != model:
+        message = f"The model `{asked}` does not exist."
+        raise RefusedError(404, "NotFoundError", message, "model")
+
+
+def _bad(message: str, param: str | None = None) -> RefusedError:
+    return RefusedError(400, "BadRequestError", message, param)

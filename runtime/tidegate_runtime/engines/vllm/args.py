@@ -1,0 +1,148 @@
+"""The command line and the environment of one vLLM process, from plain values.
+
+Why each choice is made stands beside it, because most of them answer a failure that was seen:
+see the tests of the same name. What the user gives comes last and therefore wins; that it may
+only tune is checked before (`contract.engine_args`), not here.
+
+The environment is built from nothing, not copied: of the platform's own variables only those in
+`INHERITED` pass, so that no token, database address or proxy of ours reaches an engine.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from tidegate_runtime.engines.vllm.guard.tidegate_guard import SECRET_VARIABLE
+
+Task = Literal["generate", "embed"]
+Device = Literal["cpu", "gpu"]
+
+# `vllm serve` asks for the metadata of a package called vllm, which the CPU build does not have;
+# `vllm.entrypoints.openai.api_server` is deprecated and starts this module.
+ENTRY: Final = "vllm.entrypoints.launchers.api_server.entry"
+GUARD: Final = "tidegate_guard.Guard"
+GUARD_FOLDER: Final = Path(__file__).parent / "guard"
+
+INHERITED: Final = (
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "XDG_CACHE_HOME",
+    "LD_LIBRARY_PATH",
+    "CUDA_HOME",
+    "CUDA_VISIBLE_DEVICES",
+    "NVIDIA_VISIBLE_DEVICES",
+    "NVIDIA_DRIVER_CAPABILITIES",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    """What one vLLM process is to serve, and how.
+
+    `names` are the model names it answers to, the first is the one in its answers. `cpus` are the
+    cores its threads are bound to; empty = vLLM's own choice, which leaves one core free."""
+
+    python: Path
+    model: Path
+    names: tuple[str, ...]
+    port: int
+    guard_secret: str
+    drain_seconds: int
+    max_concurrency: int
+    host: str = "127.0.0.1"
+    task: Task = "generate"
+    device: Device = "cpu"
+    cpus: tuple[int, ...] = ()
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+class Command(NamedTuple):
+    """What to execute; `env` is the whole environment."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+
+
+def command(serve: Serve, inherited: Mapping[str, str]) -> Command:
+    """The process that serves `serve`; `inherited` is the environment of the caller.
+
+    Raises ValueError where a value would disarm the guard or the drain."""
+    if not serve.guard_secret:
+        raise ValueError("an engine without a guard secret would refuse everything")
+    if not serve.names:
+        raise ValueError("an engine needs a model name to answer to")
+    return Command(_argv(serve), _environment(serve, inherited))
+
+
+def _argv(serve: Serve) -> tuple[str, ...]:
+    return (
+        str(serve.python),
+        "-m",
+        ENTRY,
+        *("--model", str(serve.model)),
+        *("--served-model-name", *serve.names),
+        *("--host", serve.host),
+        *("--port", str(serve.port)),
+        *("--middleware", GUARD),
+        # Zero would abort running streams, or hang on them.
+        *("--shutdown-timeout", str(max(1, serve.drain_seconds))),
+        *("--max-num-seqs", str(serve.max_concurrency)),
+        "--enable-prompt-tokens-details",
+        "--disable-uvicorn-access-log",
+        *_task(serve),
+        *serve.args,
+    )
+
+
+def _task(serve: Serve) -> tuple[str, ...]:
+    options = ("--runner", "pooling") if serve.task == "embed" else ()
+    if serve.device == "gpu":
+        return options
+    # bfloat16 kills the worker or garbles text on some processors. float16 is a matmul without
+    # kernels of its own on those with AVX2 only: prompts take five times as long there.
+    # Compiling needs a C++ compiler and minutes, for a processor that gains nothing by it.
+    return (*options, "--dtype", "float32", "--enforce-eager")
+
+
+def _environment(serve: Serve, inherited: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: inherited[name] for name in INHERITED if name in inherited}
+    return kept | _platform(serve) | dict(serve.env) | _fixed(serve)
+
+
+def _platform(serve: Serve) -> dict[str, str]:
+    """Defaults that the user's variables may override."""
+    if serve.device == "gpu":
+        return {}
+    cores = ",".join(str(cpu) for cpu in serve.cpus)
+    return {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": cores or "auto",
+        # `--enforce-eager` does not reach the sampler: the first request with logprobs would wait
+        # ten seconds for a C++ compiler.
+        "TORCHDYNAMO_DISABLE": "1",
+    }
+
+
+def _fixed(serve: Serve) -> dict[str, str]:
+    """What nobody overrides: the guard, no network, no telemetry, readable lines."""
+    return {
+        SECRET_VARIABLE: serve.guard_secret,
+        "PYTHONPATH": str(GUARD_FOLDER),
+        "PYTHONSAFEPATH": "1",  # `-m` would import from the current folder first
+        "PYTHONUNBUFFERED": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_DO_NOT_TRACK": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_PLUGINS": "",
+        "VLLM_LOGGING_COLOR": "0",
+        "VLLM_DISABLE_LOG_LOGO": "1",
+        "NO_COLOR": "1",
+    }

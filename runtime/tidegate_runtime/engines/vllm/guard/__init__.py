@@ -1,0 +1,1 @@
+"""The one folder that vLLM's process may import from; it holds nothing but the guard."""
