@@ -32,10 +32,13 @@ def upsert(connection: Connection, reports: list[EngineCounters]) -> None:
         connection.execute(insert(COUNTERS).values(**values))
 
 
-def stored(connection: Connection) -> dict[str, EngineCounters]:
-    """Every epoch's newest report."""
+def stored(connection: Connection, epochs: set[str] | None = None) -> dict[str, EngineCounters]:
+    """The newest report of every epoch, or only of `epochs`."""
     found = {}
-    for row in connection.execute(select(COUNTERS)):
+    query = select(COUNTERS)
+    if epochs is not None:
+        query = query.where(COUNTERS.c.epoch.in_(epochs))
+    for row in connection.execute(query):
         found[row.epoch] = EngineCounters(
             model=row.model,
             deployment=row.deployment,
@@ -54,7 +57,7 @@ def conservation(
     connection: Connection, live: list[EngineCounters], epochs: set[str] | None = None
 ) -> list[Balance]:
     """Balance every epoch that counters or the ledger know, or only `epochs`."""
-    reports = stored(connection)
+    reports = stored(connection, epochs)
     for report in live:
         if report.epoch not in reports or reports[report.epoch].state == "live":
             reports[report.epoch] = report

@@ -14,6 +14,6 @@ def policy(resource: ModelDeployment) -> Policy:
         idle_seconds=scaling.idle_seconds,
         scale_down_delay_seconds=scaling.scale_down_delay_seconds,
         stable_window_seconds=scaling.stable_window_seconds,
-        panic_window_seconds=scaling.panic_window_seconds,
+        panic_window_seconds=min(scaling.panic_window_seconds, scaling.stable_window_seconds),
         panic_threshold=scaling.panic_threshold,
     )

@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from tidegate_billing.links import KeyView
 from tidegate_billing.usage import Outcome, Usage, uuid7
 from tidegate_runtime import http1, openai
 from tidegate_runtime.errors import EngineError, PlatformError, Refusal
+from tidegate_runtime.settlement import settlement
 from tidegate_runtime.stream import Counts, MalformedAnswer, Scanner, usage_of
 
 if TYPE_CHECKING:
@@ -282,12 +281,7 @@ class Exchange:
     # Settlement
 
     def _settle_counted(self, outcome: Outcome, done: Done) -> None:
-        scanner = self._scanner
-        counts = None
-        if scanner is not None:
-            counts = scanner.counts
-            if counts is None and (scanner.prompt or scanner.completion):
-                counts = Counts(scanner.prompt, scanner.completion)
+        counts = None if self._scanner is None else self._scanner.seen()
         self._settle(outcome, counts, done)
 
     def _settle(
@@ -300,27 +294,11 @@ class Exchange:
                 done()
             return
         self._release(attempt.replica)
-        if counts is None:
-            unbilled = {"completed": "no_usage", "failed": "failed"}.get(outcome, "abort_tail")
-            settled = msgspec.structs.replace(
-                attempt, kind="settlement", outcome=outcome, reason=reason or unbilled,
-                finished_at=int(time.time() * 1e6),
-            )  # fmt: skip
-        else:
-            scanner = self._scanner
-            settled = msgspec.structs.replace(
-                attempt,
-                kind="settlement",
-                outcome=outcome,
-                prompt_tokens=counts.prompt_tokens,
-                cached_tokens=counts.cached or 0,
-                cached_known=counts.cached is not None,
-                completion_tokens=counts.completion_tokens or 0,
-                reasoning_tokens=counts.reasoning,
-                source="engine" if scanner is None or scanner.final else "partial",
-                finished_at=int(time.time() * 1e6),
-                billed=True,
-            )
+        partial = self._scanner is not None and not self._scanner.final
+        settled = settlement(
+            attempt, outcome, counts, partial=partial, reason=reason, now=time.time()
+        )
+        if settled.billed:
             self.gate.count_tokens(settled)
         self.gate.meter.settle(settled, self._slot, done)
         self._slot = -1

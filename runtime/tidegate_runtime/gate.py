@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
 import structlog
 
 from tidegate_billing.links import KeyView
 from tidegate_billing.usage import Usage
 from tidegate_runtime import http1, openai
-from tidegate_runtime.contract.links import DemandLine, ModelView, Replica, WorldLine
+from tidegate_runtime.admit import catalogue, identify, resolve
+from tidegate_runtime.contract.links import DemandLine, Replica, WorldLine
 from tidegate_runtime.contract.names import NameTable
 from tidegate_runtime.endpoints import ModelState, ReplicaState, merge
 from tidegate_runtime.errors import (
@@ -80,16 +80,16 @@ class Gate:
 
     def _handle(self, front: Front, incoming: Incoming) -> None:
         endpoint = incoming.path
-        key = self._identify(incoming)
+        key = identify(self.tenants, incoming, self.loop.time())
         if endpoint not in openai.TASKS:
-            self._send(front, incoming, self._catalogue(key, incoming))
+            self._send(front, incoming, catalogue(self.names, key, incoming))
             return
         if incoming.method != b"POST":
             raise TenantError(405, "method_not_allowed", f"{endpoint} takes POST")
         body = b"".join(incoming.body)
         incoming.body = []
         request = openai.parse(endpoint, body)
-        model = self._resolve(key, request.model, endpoint)
+        model = self.models[resolve(self.names, key, request).deployment]
         if self.stopping:
             raise PlatformError(503, "stopping", "The gateway is stopping", retry_after=1)
         if self.meter.refusal:
@@ -101,47 +101,6 @@ class Gate:
         front.listener = exchange
         self.live.add(exchange)
         self.place(exchange)
-
-    def _identify(self, incoming: Incoming) -> KeyView:
-        if not incoming.token:
-            raise TenantError(
-                401, "invalid_api_key", "No API key was sent: use `Authorization: Bearer KEY`"
-            )
-        if not self.tenants.fresh(self.loop.time()):
-            raise PlatformError(503, "tenants_unknown", "Keys cannot be checked now", retry_after=1)
-        key = self.tenants.lookup(incoming.token)
-        if key is None:
-            raise TenantError(401, "invalid_api_key", "The API key is not valid")
-        return key
-
-    def _resolve(self, key: KeyView, name: str, endpoint: str) -> ModelState:
-        view = self.names.lookup(key.tenant, name)
-        model = None if view is None else self.models.get(view.deployment)
-        if model is None:
-            raise model_not_found(name)
-        task = openai.TASKS[endpoint]
-        if model.view.task != task:
-            raise TenantError(
-                400, "task_not_served",
-                f"The model `{name}` serves `{model.view.task}`, and {endpoint} needs `{task}`",
-                param="model",
-            )  # fmt: skip
-        return model
-
-    def _catalogue(self, key: KeyView, incoming: Incoming) -> bytes:
-        root = "/v1/models"
-        if incoming.path != root and not incoming.path.startswith(root + "/"):
-            raise TenantError(404, "not_found", f"There is no route {incoming.path[:200]}")
-        if incoming.method != b"GET":
-            raise TenantError(405, "method_not_allowed", f"{root} takes GET")
-        if incoming.path == root:
-            data = [_model_object(v) for v in self.names.visible(key.tenant)]
-            return msgspec.json.encode({"object": "list", "data": data})
-        name = incoming.path[len(root) + 1 :]
-        view = self.names.lookup(key.tenant, name)
-        if view is None:
-            raise model_not_found(name)
-        return msgspec.json.encode(_model_object(view))
 
     def _send(self, front: Front, incoming: Incoming, body: bytes) -> None:
         front.send(http1.plain(200, body, incoming.request_id, close=incoming.close))
@@ -397,9 +356,3 @@ class Gate:
         """An exchange is over."""
         self.live.discard(exchange)
         self.requests[exchange.model.view.name, status] += 1
-
-
-def _model_object(view: ModelView) -> dict[str, object]:
-    return {
-        "id": view.name, "object": "model", "created": int(view.created), "owned_by": view.owner,
-    }  # fmt: skip

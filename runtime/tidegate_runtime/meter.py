@@ -25,7 +25,9 @@ import structlog
 from tidegate_billing.links import UsageAck, UsageBatch
 from tidegate_billing.usage import Usage
 from tidegate_runtime.journal import Journal, Record, Segment
+from tidegate_runtime.settlement import settlement
 from tidegate_runtime.slots import Slots
+from tidegate_runtime.stream import Counts
 
 log = structlog.get_logger()
 
@@ -117,17 +119,9 @@ class Meter:
         counts = self.slots.left()
         for event in self.journal.unsettled():
             prompt, completion = counts.get(event.attempt_id, (0, 0))
-            seen = bool(prompt or completion)
-            lost = msgspec.structs.replace(
-                event,
-                kind="settlement",
-                prompt_tokens=prompt,
-                completion_tokens=completion,
-                source="partial" if seen else "none",
-                outcome="lost",
-                finished_at=time.time_ns() // 1000,
-                billed=seen and not event.reason,
-                reason=event.reason or ("" if seen else "abort_tail"),
+            seen = Counts(prompt, completion) if prompt or completion else None
+            lost = settlement(
+                event, "lost", seen, partial=True, reason=event.reason, now=time.time()
             )
             self.journal.append(lost)
             log.warning("attempt_recovered", attempt_id=event.attempt_id, tokens=completion)

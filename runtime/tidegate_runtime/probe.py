@@ -12,10 +12,11 @@ from typing import Final
 import msgspec
 import structlog
 
-from tidegate_billing.usage import Usage, uuid7
+from tidegate_billing.usage import Outcome, Usage, uuid7
 from tidegate_runtime import http1, openai
 from tidegate_runtime.endpoints import ModelState, ReplicaState
 from tidegate_runtime.gate import Gate
+from tidegate_runtime.settlement import settlement
 from tidegate_runtime.stream import MalformedAnswer, usage_of
 
 log = structlog.get_logger()
@@ -89,12 +90,10 @@ class Prober:
             error, counts = f"the readiness request had no answer in {ANSWER_SECONDS:.0f} s", None
         except (OSError, ValueError, asyncio.IncompleteReadError, MalformedAnswer) as exc:
             error, counts = f"the readiness request failed: {exc}", None
-        settled = msgspec.structs.replace(
-            attempt, kind="settlement", finished_at=int(time.time() * 1e6),
-            outcome="failed" if error else "completed", source="engine" if counts else "none",
-            prompt_tokens=counts.prompt_tokens if counts else 0,
-            completion_tokens=(counts.completion_tokens or 0) if counts else 0,
-        )  # fmt: skip
+        outcome: Outcome = "failed" if error else "completed"
+        settled = settlement(
+            attempt, outcome, counts, partial=False, reason="probe", now=time.time()
+        )
         if attempt.attempt_id in meter.journal.open_attempts:
             meter.settle(settled, -1)
         return error

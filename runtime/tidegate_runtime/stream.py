@@ -108,6 +108,12 @@ class Scanner:
             self.error = True
         return self._cut(data)
 
+    def seen(self) -> Counts | None:
+        """The last counts the engine told; None where it told none."""
+        if self.counts is None and (self.prompt or self.completion):
+            return Counts(self.prompt, self.completion)
+        return self.counts
+
     def rest(self) -> bytes:
         """Bytes of an event that never ended."""
         return self._partial

@@ -34,6 +34,11 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def wait_seconds(pid: int) -> float:
+    """How long it was ready to run and another process had its core."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+
+
 def start(directory: Path, rate: float, core: int) -> tuple[subprocess.Popen[str], int, float]:
     """The process, its port and the seconds from exec to `ready`."""
     command = [sys.executable, "-Im", "tidegate_runtime.engines.sim", "--port", "0", "--model", "m"]
@@ -75,12 +80,13 @@ def request(number: int, tokens: int) -> bytes:
 def load(port: int, streams: int, tokens: int, pid: int) -> dict[str, Any]:
     """Run all streams to their end; counts token chunks only."""
     chosen = selectors.EpollSelector()
-    begun, cpu = time.monotonic(), cpu_seconds(pid)
+    begun, cpu, waited = time.monotonic(), cpu_seconds(pid), wait_seconds(pid)
     for number in range(streams):
         peer = socket.create_connection(("127.0.0.1", port))
         peer.sendall(request(number, tokens))
         peer.setblocking(False)
         chosen.register(peer, selectors.EVENT_READ, [b"", 0])
+    ramp = time.monotonic() - begun
     open_streams, chunks, cut = streams, 0, 0
     while open_streams:
         for key, _ in chosen.select():
@@ -105,8 +111,10 @@ def load(port: int, streams: int, tokens: int, pid: int) -> dict[str, Any]:
         "chunks": chunks,
         "streams_cut_short": cut,
         "seconds": round(wall, 3),
+        "seconds_to_connect": round(ramp, 3),
         "chunks_per_second": round(chunks / wall),
         "server_cpu_seconds": round(used, 3),
+        "server_waited_for_its_core_seconds": round(wait_seconds(pid) - waited, 3),
         "server_cpu_us_per_chunk": round(1e6 * used / chunks, 2),
         "chunks_per_cpu_second": round(chunks / used),
     }

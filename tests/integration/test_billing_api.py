@@ -82,7 +82,7 @@ def api(operator: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[htt
 
 
 @pytest.mark.parametrize("path", ["/api/v1/keys", "/api/v1/conservation", "/internal/snapshot"])
-@pytest.mark.parametrize("token", ["", "Bearer ", "Bearer wrong", "Basic admin-token"])
+@pytest.mark.parametrize("token", ["", "Bearer", "Bearer wrong", "Basic admin-token"])
 def test_nobody_gets_in_without_the_right_token(api: httpx.Client, path: str, token: str) -> None:
     answer = api.get(path, headers={"authorization": token})
     assert answer.status_code == 401
@@ -228,3 +228,26 @@ def _start(flags: list[str], environ: dict[str, str]) -> subprocess.CompletedPro
         timeout=30,
         check=False,
     )
+
+
+def test_it_ends_with_the_supervisor_that_started_it(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'billing.db'}"
+    flags = ["--port", "0", "--ops-port", "0", "--database-url", database]
+    supervisor = (
+        "import os, subprocess, sys\n"
+        "os.environ['_TIDEGATE_PARENT'] = str(os.getpid())\n"
+        "subprocess.Popen(sys.argv[1:])\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", supervisor, sys.executable, "-Im", "tidegate_billing", *flags],
+        env=ENVIRON,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as parent:
+        assert parent.stderr is not None
+        assert json.loads(parent.stderr.readline())["event"] == "serving"
+        parent.kill()
+        # The child holds the other end: this ends when it does, and it says that it was told to.
+        told = [json.loads(line)["event"] for line in parent.stderr]
+    assert told == ["stopping", "stopped"]

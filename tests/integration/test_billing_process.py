@@ -351,8 +351,6 @@ def test_killed_between_ingest_and_ack_nothing_is_twice(billing: Billing) -> Non
     kept = rows.execute("SELECT count(*), count(DISTINCT event_id), sum(billed) FROM event")
     assert kept.fetchone() == (1000, 1000, 1000)
     rows.close()
-    (row,) = billing.get("/api/v1/usage", tenant="team-a").json()["data"] or [{}]
-    assert row == {}
     assert billing.metric("tidegate_journal_gaps_total") == "0"
 
 

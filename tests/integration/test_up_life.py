@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from up_process import Up, eventually, marked, model
 
 Start = Callable[..., Up]

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from up_process import Up, eventually, marked, model
 
 

@@ -1,5 +1,7 @@
 """Settings and keys: what stops a process, and what its error says."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,3 +91,10 @@ def test_a_key_is_known_again_only_under_its_pepper() -> None:
     assert (
         keys.digest(b"Jefe", b"what do ya want for nothing?").hex().startswith("5bdcc146bf60754e")
     )
+
+
+def test_the_cores_import_without_a_database() -> None:
+    cores = "invoice, keys, links, price, reconcile, settings, snapshot, usage"
+    code = f"from tidegate_billing import {cores}; import sys; print('sqlalchemy' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-Ic", code], capture_output=True, check=True, text=True)
+    assert ran.stdout == "False\n"

@@ -43,11 +43,12 @@ class Seen(NamedTuple):
 
 
 class PrepareError(Exception):
-    """A model cannot be started from its source: `reason` is one of the documented ones."""
+    """A model cannot be started from its source: `reason` is one of the documented ones.
+    `curable`: trying again may help."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, *, curable: bool = False) -> None:
         super().__init__(message)
-        self.reason = reason
+        self.reason, self.curable = reason, curable
 
 
 class Engine(Protocol):
@@ -57,6 +58,8 @@ class Engine(Protocol):
     """How long a start may take before it counts as failed."""
     tells_truth: bool
     """Whether it writes a truth file."""
+    first_phase: str
+    """What it does before it first says something."""
 
     async def prepare(self, progress: Progress) -> None:
         """Makes ready what a start needs; at once where nothing is to be done.
@@ -82,6 +85,7 @@ class Sim:
 
     start_seconds = 60.0
     tells_truth = True
+    first_phase = "launching"
 
     def __init__(self, model: str, args: Sequence[str], env: Mapping[str, str]) -> None:
         self._model, self._args = model, list(args)

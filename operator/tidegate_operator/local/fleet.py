@@ -94,6 +94,9 @@ class Fleet:
     async def close(self, grace: float) -> None:
         """Counts and ends every engine. The routers are gone, so nothing more comes."""
         self.site.closing = True
+        for model in self.models.values():
+            if model.preparation is not None:
+                model.preparation.cancel()
         runs = [run for model in self.models.values() for run in model.runs.values()]
         for run in runs:
             if run.drain is not None and not run.stopping:

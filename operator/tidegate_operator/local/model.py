@@ -6,6 +6,7 @@ after, so that routers probe the engine while it starts. Everything slow (prepar
 counting) is a task beside it and comes back through `evaluate`.
 """
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable
@@ -30,12 +31,14 @@ from tidegate_runtime.contract.links import Failure, ModelView, ReplicaDemand
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A resource as local mode needs it, defaults applied."""
+    """A resource as local mode needs it, defaults applied. `grace_seconds`: how long what waiting
+    may cure is waited for before it counts as failed."""
 
     view: ModelView
     policy: Policy
     engine: Engine
     drain_seconds: float
+    grace_seconds: float
     pricing: ModelPricing
 
 
@@ -54,6 +57,7 @@ class Model:
         self.priced = False
         self.preparing = ("", "")
         self.prepared_at = 0.0
+        self.preparation: asyncio.Task[None] | None = None
         self.last_cold: tuple[float, dict[str, float]] = (0.0, {})
         self.since = time.time()
         self._scaling = State.initial(0, self.since, self.since)
@@ -64,7 +68,7 @@ class Model:
     def begin(self) -> None:
         """Prepares the engine's source in the background, before anybody asks for it."""
         self.publish()
-        self.site.spawn(self._prepare())
+        self.preparation = self.site.spawn(self._prepare())
 
     @property
     def off(self) -> bool:
@@ -193,7 +197,7 @@ class Model:
         if failed and not asked:
             return False
         if not self.prepared_at and self.preparing[0] == "" and failed:
-            self.site.spawn(self._prepare())
+            self.preparation = self.site.spawn(self._prepare())
         return bool(self.prepared_at)
 
     def _start(self, count: int, now: float) -> None:
@@ -263,12 +267,16 @@ class Model:
         self._start_failed(run.view.start_id, reason, message)
         self.site.spawn(self._lost(run, stop=True))
 
-    def _start_failed(self, start_id: str, reason: str, message: str) -> None:
+    def _start_failed(
+        self, start_id: str, reason: str, message: str, *, final: bool = True
+    ) -> None:
         now = time.time()
         self.retry = self.retry.start_failed(now)
         message = message[:2000]
         if not self.active():  # else the others serve whoever waits
-            failure = Failure(start_id=start_id, reason=reason, message=message, at=now, final=True)
+            failure = Failure(
+                start_id=start_id, reason=reason, message=message, at=now, final=final
+            )
             self.view = msgspec.structs.replace(self.view, start_id=start_id, failure=failure)
         self.publish()
         self.site.report(
@@ -336,13 +344,22 @@ class Model:
             self.preparing = (phase, detail)
             self.show()
 
+        began = time.time()
         self.preparing = ("preparing", "")
-        try:
-            await self.plan.engine.prepare(progress)
-        except PrepareError as error:
-            self.preparing = ("", "")
-            self._start_failed(f"{time.time_ns():016x}", error.reason, str(error))
-            return
+        while True:
+            try:
+                await self.plan.engine.prepare(progress)
+            except PrepareError as error:
+                final = not error.curable or time.time() - began > self.plan.grace_seconds
+                self.preparing = ("", "") if final else ("waiting", str(error)[:200])
+                start_id = f"{time.time_ns():016x}"
+                self._start_failed(start_id, error.reason, str(error), final=final)
+                if final:
+                    return
+                await asyncio.sleep(max(0.0, self.retry.at - time.time()))
+            else:
+                break
         self.preparing = ("", "")
+        self.retry = self.retry.answered()
         self.prepared_at = time.time()
         self.evaluate(self.prepared_at)

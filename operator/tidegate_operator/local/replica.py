@@ -61,8 +61,7 @@ class Running:
         self._engine, self._said = engine, said
         self.model = model
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
-        self.phase = ""
-        self.phases: dict[str, float] = {}
+        self.phase = engine.first_phase
         self.held_at, self.able_at, self.answered_at = held_at, 0.0, 0.0
         self.forwarded_at = 0.0
         self.stopping = False
@@ -78,6 +77,7 @@ class Running:
             on_line=self._line,
         )
         self.exec_at = time.time()
+        self.phases = {self.phase: self.exec_at}
         self.view = Replica(
             id=start.replica,
             deployment=deployment,
@@ -154,7 +154,7 @@ class Running:
             return
         if seen.able_at and not self.able_at:
             self.able_at = seen.able_at
-        if seen.phase and seen.phase != self.phase:
+        if seen.phase and seen.phase not in self.phases:  # a start goes forward only
             self.phase = seen.phase
-            self.phases.setdefault(seen.phase, now)
+            self.phases[seen.phase] = now
         self._said(self)

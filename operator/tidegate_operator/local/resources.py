@@ -50,6 +50,7 @@ def _plan(one: ModelDeployment, view: ModelView, cache: Path) -> Plan:
         policy=spec.policy(one),
         engine=engine(one, cache),
         drain_seconds=float(one.spec.drain.timeout_seconds),
+        grace_seconds=float(one.spec.cold_start.fail_grace_seconds),
         pricing=ModelPricing(
             deployment=one.deployment,
             model=one.served_name,

@@ -12,9 +12,11 @@ one completes it. A file lock keeps two processes from building at once.
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import os
 import platform
+import shutil
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -48,7 +50,7 @@ def package_count(lock: str) -> int:
 
 
 def find(cache: Path) -> Environment | None:
-    """The installed environment, or None. Costs a read of the lock file and a stat."""
+    """The installed environment, or None. Costs one stat (and, the first time, reading the lock)."""
     environment = _at(cache)
     return environment if (environment.root / _STAMP).exists() else None
 
@@ -63,6 +65,8 @@ async def install(cache: Path, progress: Report) -> Environment:
     try:
         async with only_one(environment.root.with_suffix(".lock")):
             if find(cache) is None:
+                # What a killed installation left may hold half a package that looks whole.
+                await asyncio.to_thread(shutil.rmtree, environment.root, ignore_errors=True)
                 await _build(environment, progress)
                 (environment.root / _STAMP).touch()
     except OSError as error:
@@ -80,7 +84,7 @@ async def _build(environment: Environment, progress: Report) -> None:
         "--color=never",
         "--no-config",
         "--python",
-        _python(),
+        interpreter(),
         "--project",
         str(PROJECT),
     ]
@@ -113,27 +117,48 @@ async def _watched(environment: Environment, progress: Report) -> AsyncIterator[
 
 
 async def _watch(root: Path, total: int, progress: Report) -> None:
-    """uv says nothing without a terminal; what it has unpacked can be counted."""
-    seen = 0
+    """uv says nothing without a terminal; what it has unpacked and compiled can be counted."""
+    seen = (0, 0, 0)
     while True:
         await asyncio.sleep(_WATCH_SECONDS)
-        installed = sum(1 for _ in root.glob("lib/python*/site-packages/*.dist-info"))
-        if installed != seen:
-            seen = installed
-            progress(Progress("installing", f"{seen} of about {total}", min(seen / total, 0.99)))
+        counts = (
+            _count(root, "*.dist-info"),
+            _count(root, "*/__pycache__"),
+            _count(root, "*/__init__.py"),
+        )
+        if counts != seen:
+            seen = counts
+            progress(_installing(*counts, total))
+
+
+def _count(root: Path, pattern: str) -> int:
+    return sum(1 for _ in root.glob("lib/python*/site-packages/" + pattern))
+
+
+def _installing(installed: int, compiled: int, importable: int, total: int) -> Progress:
+    """Unpacking is links out of uv's cache once that is warm; compiling takes most of the time."""
+    unpacked = min(installed / total, 1.0)
+    if compiled == 0:
+        return Progress("installing", f"{installed} of about {total} packages", 0.3 * unpacked)
+    share = min(compiled / max(importable, 1), 0.99)
+    return Progress("installing", f"compiled {compiled} of {importable}", 0.3 + 0.7 * share)
 
 
 def _at(cache: Path) -> Environment:
-    lock = (PROJECT / "uv.lock").read_bytes()
-    name = identity(lock, _version(), f"{sys.platform}-{platform.machine()}")
-    root = cache / "engines" / name
+    root = cache / "engines" / _own_identity()
     return Environment(root, root / "bin" / "python")
+
+
+@functools.cache
+def _own_identity() -> str:
+    lock = (PROJECT / "uv.lock").read_bytes()
+    return identity(lock, _version(), f"{sys.platform}-{platform.machine()}")
 
 
 def _version() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def _python() -> str:
+def interpreter() -> str:
     """The interpreter below our own virtual environment, which may go away before vLLM's does."""
     return str(Path(sys.base_prefix) / "bin" / f"python{_version()}")

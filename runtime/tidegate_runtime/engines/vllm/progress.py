@@ -63,7 +63,9 @@ def failure(what: str, lines: Sequence[str], where: str) -> PrepareError:
     """The error for a tool that failed with these last lines while it wrote to `where`."""
     text = "\n".join(lines).strip() or "it printed nothing"
     if any(sign in text for sign in _DISK):
-        return DiskError(f"{what}: no room on the disk of {where}, or it may not be written\n{text}")
+        return DiskError(
+            f"{what}: no room on the disk of {where}, or it may not be written\n{text}"
+        )
     if any(sign in text for sign in _ABSENT):
         return FetchError(f"{what}: the package registry does not have it\n{text}")
     if any(sign in text for sign in _NETWORK):

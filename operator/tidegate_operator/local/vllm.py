@@ -1,0 +1,104 @@
+"""The real vLLM behind the engine port: its environment and weights first, then a command line.
+
+Both are content-addressed under the cache, so `prepare` does nothing the second time. What may be
+cured by waiting (a registry that cannot be reached) is told apart from what cannot (an address
+that names no model); the reasons are those a cluster would give.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from tidegate_operator.local.engines import Command, PrepareError, Progress, Seen, Start
+from tidegate_runtime.contract.spec import ModelDeployment
+from tidegate_runtime.engines.vllm import args, environment, phases, sources
+from tidegate_runtime.engines.vllm import progress as steps
+
+
+class Vllm:
+    """vLLM for one deployment."""
+
+    start_seconds = 600.0
+    tells_truth = False
+    first_phase = "importing"
+
+    def __init__(self, one: ModelDeployment, env: Mapping[str, str], cache: Path) -> None:
+        self._one, self._env, self._cache = one, env, cache
+        self._python: Path | None = None
+        self._model: Path | None = None
+
+    async def prepare(self, progress: Progress) -> None:
+        """Installs vLLM and fetches or converts the model, as far as that is still to be done.
+
+        Raises PrepareError.
+        """
+        _task(self._one)
+        model = self._one.spec.model
+        try:
+            sources.parse(model.uri, model.revision)  # a wrong address needs no installation
+            found = await environment.install(self._cache, _told(progress))
+            self._python = found.python
+        except steps.PrepareError as error:
+            raise _refusal(error, "ImagePullBackOff") from error
+        try:
+            self._model = await sources.prepare(
+                model.uri, model.revision, self._cache, _told(progress)
+            )
+        except steps.PrepareError as error:
+            raise _refusal(error, "ModelNotFound") from error
+
+    def command(self, start: Start) -> Command:
+        """vLLM's server, on loopback, behind its guard."""
+        assert self._python is not None
+        assert self._model is not None
+        spec = self._one.spec
+        made = args.command(
+            args.Serve(
+                python=self._python,
+                model=self._model,
+                names=(self._one.served_name, *spec.model.aliases),
+                port=start.port,
+                guard_secret=start.guard,
+                drain_seconds=spec.drain.timeout_seconds,
+                max_concurrency=spec.scaling.concurrency_limit,
+                task=_task(self._one),
+                device="cpu" if spec.resources.profile.partition(":")[0] == "cpu" else "gpu",
+                args=tuple(spec.engine.args),
+                env=self._env,
+            ),
+            os.environ,
+        )
+        return Command(made.argv, made.env)
+
+    def seen(self, line: str, now: float) -> Seen | None:
+        """A phase, or that it can answer."""
+        phase = phases.phase_of(line)
+        if phase is None:
+            return None
+        return Seen("", now) if phase == "ready" else Seen(phase)
+
+
+def _told(tell: Progress) -> steps.Report:
+    def told(step: steps.Progress) -> None:
+        done = "" if step.fraction is None else f" ({step.fraction:.0%})"
+        tell(step.phase, f"{step.detail}{done}")
+
+    return told
+
+
+def _refusal(error: steps.PrepareError, reason: str) -> PrepareError:
+    if isinstance(error, steps.DiskError):
+        reason = "VolumePending"
+    elif isinstance(error, steps.SourceError):
+        reason = "ModelNotFound"
+    curable = isinstance(error, steps.FetchError | steps.DiskError)
+    return PrepareError(reason, str(error), curable=curable)
+
+
+def _task(one: ModelDeployment) -> Literal["generate", "embed"]:
+    task = one.spec.model.task
+    if task in {"generate", "embed"}:
+        return "generate" if task == "generate" else "embed"
+    message = f"spec.model.task: {task} is not served here yet; allowed are generate and embed"
+    raise PrepareError("ModelNotFound", message)
