@@ -112,17 +112,18 @@ async def _tasks(
     client = await stack.enter_async_context(
         httpx.AsyncClient(headers=headers, timeout=10.0, trust_env=False)
     )
-    ops = Ops(gate, settings.internal_token)
-    config = uvicorn.Config(ops.app(), log_config=None, access_log=False, lifespan="off")
-    jobs: list[Coroutine[object, object, None]] = [
-        Server(config).serve(sockets=[ops_socket]), ops.spread(), _sweep(gate),
-    ]  # fmt: skip
     if settings.static is not None:
         pepper = settings.peppers[max(settings.peppers)]
         world, keys = static.read(settings.static, pepper)
         for key in keys:
             gate.tenants.add(key)
         gate.apply(world)
+    ops = Ops(gate, settings.internal_token)
+    config = uvicorn.Config(ops.app(), log_config=None, access_log=False, lifespan="off")
+    jobs: list[Coroutine[object, object, None]] = [
+        Server(config).serve(sockets=[ops_socket]), ops.spread(), _sweep(gate),
+    ]  # fmt: skip
+    if settings.static is not None:
         jobs.append(gate.meter.keep())
     else:
         links = Links(gate, client, settings.data / f"picture-{settings.name}.json")

@@ -30,7 +30,9 @@ async def ask(base: str, key: str, tokens: int, leave_after: int | None, got: Re
     try:
         async with (
             httpx.AsyncClient(timeout=30, trust_env=False) as client,
-            client.stream("POST", f"{base}/v1/chat/completions", json=body, headers=headers) as answer,
+            client.stream(
+                "POST", f"{base}/v1/chat/completions", json=body, headers=headers
+            ) as answer,
         ):
             got.request_id = answer.headers.get("x-request-id", "")
             async for line in answer.aiter_lines():

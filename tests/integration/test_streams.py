@@ -26,7 +26,9 @@ def test_500_streams_from_zero_all_whole(tmp_path: Path) -> None:
     async def load(up: running.Platform) -> list[str]:
         limits = httpx.Limits(max_connections=600)
         headers = {"authorization": f"Bearer {up.key}"}
-        async with httpx.AsyncClient(timeout=120, limits=limits, headers=headers, trust_env=False) as client:
+        async with httpx.AsyncClient(
+            timeout=120, limits=limits, headers=headers, trust_env=False
+        ) as client:
             return await asyncio.gather(*(whole(client, up.base, 20 + i % 20) for i in range(500)))
 
     with running.platform(tmp_path, running.sim(target=512, tokens_per_second=20)) as up:
@@ -36,7 +38,9 @@ def test_500_streams_from_zero_all_whole(tmp_path: Path) -> None:
         assert not running.audit(events, up.truth())
         billed = {e["request_id"]: e for e in events if e["billed"]}
         assert set(billed) == set(ids)
-        assert sum(e["completion_tokens"] for e in billed.values()) == sum(20 + i % 20 for i in range(500))
+        assert sum(e["completion_tokens"] for e in billed.values()) == sum(
+            20 + i % 20 for i in range(500)
+        )
         assert all(r["unexplained"] == 0 for r in up.conservation())
 
 
@@ -55,7 +59,9 @@ def test_two_routers_beside_one_billing(tmp_path: Path) -> None:
         events = up.events()
         assert {e["request_id"] for e in events if e["billed"]} == set(ids)
         assert not running.audit(events, up.truth())
-        assert len([e for e in events if e["reason"] == "probe"]) == 2, "each router asks for itself"
+        assert len([e for e in events if e["reason"] == "probe"]) == 2, (
+            "each router asks for itself"
+        )
 
 
 def test_private_models_are_as_if_they_were_not(tmp_path: Path) -> None:

@@ -31,11 +31,28 @@ spec:
 """
 
 
-def sim(name: str = "sim", *, replicas: int = 1, target: int = 512, idle: int = 60, hold: int = 60, heartbeat: int = 10, **args: object) -> str:
+def sim(
+    name: str = "sim",
+    *,
+    replicas: int = 1,
+    target: int = 512,
+    idle: int = 60,
+    hold: int = 60,
+    heartbeat: int = 10,
+    **args: object,
+) -> str:
     """A sim model's document; `args` are engine arguments (start_seconds=1)."""
     given = {"start_seconds": 0.2, "ttft_ms": 5, "tokens_per_second": 200, **args}
     flags = [x for k, v in given.items() for x in (f"--{k.replace('_', '-')}", str(v))]
-    return SIM.format(name=name, replicas=replicas, target=target, idle=idle, hold=hold, heartbeat=heartbeat, args=json.dumps(flags))
+    return SIM.format(
+        name=name,
+        replicas=replicas,
+        target=target,
+        idle=idle,
+        hold=hold,
+        heartbeat=heartbeat,
+        args=json.dumps(flags),
+    )
 
 
 def wait_for(look: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:
@@ -74,7 +91,13 @@ class Platform:
 
     def client(self, **kwargs: Any) -> httpx.Client:
         """A client of the gateway with the default key."""
-        return httpx.Client(base_url=self.base, headers={"authorization": f"Bearer {self.key}"}, timeout=60, trust_env=False, **kwargs)
+        return httpx.Client(
+            base_url=self.base,
+            headers={"authorization": f"Bearer {self.key}"},
+            timeout=60,
+            trust_env=False,
+            **kwargs,
+        )
 
     def _get(self, url: str, **params: Any) -> Any:
         token = (self.data / "admin-token").read_text().strip()
@@ -161,11 +184,19 @@ class Platform:
         return self.process.wait(60)
 
 
-def audit(events: list[dict[str, Any]], truth: dict[str, dict[str, Any]], received: dict[str, int] | None = None) -> list[str]:
+def audit(
+    events: list[dict[str, Any]],
+    truth: dict[str, dict[str, Any]],
+    received: dict[str, int] | None = None,
+) -> list[str]:
     """What is wrong between the ledger and the engines' truth; empty when the numbers close.
 
     `received`: completion tokens a client got, by request id."""
-    wrong = [f"{k}: {n} settlements" for k, n in Counter(e["attempt_id"] for e in events).items() if n > 1]
+    wrong = [
+        f"{k}: {n} settlements"
+        for k, n in Counter(e["attempt_id"] for e in events).items()
+        if n > 1
+    ]
     by_attempt = {e["attempt_id"]: e for e in events}
     for attempt, row in truth.items():
         event = by_attempt.get(attempt)
@@ -173,12 +204,22 @@ def audit(events: list[dict[str, Any]], truth: dict[str, dict[str, Any]], receiv
             wrong.append(f"{attempt}: generated {row['generated_tokens']}, no settlement")
         elif event["billed"] and event["outcome"] == "completed":
             if event["completion_tokens"] != row["generated_tokens"]:
-                wrong.append(f"{attempt}: billed {event['completion_tokens']}, generated {row['generated_tokens']}")
+                wrong.append(
+                    f"{attempt}: billed {event['completion_tokens']}, generated {row['generated_tokens']}"
+                )
             if event["prompt_tokens"] != row["prompt_tokens"]:
-                wrong.append(f"{attempt}: billed prompt {event['prompt_tokens']}, was {row['prompt_tokens']}")
+                wrong.append(
+                    f"{attempt}: billed prompt {event['prompt_tokens']}, was {row['prompt_tokens']}"
+                )
         elif event["completion_tokens"] > row["generated_tokens"]:
-            wrong.append(f"{attempt}: billed {event['completion_tokens']} > generated {row['generated_tokens']}")
-    wrong += [f"{k}: settled, no truth" for k in by_attempt if k not in truth and by_attempt[k]["completion_tokens"]]
+            wrong.append(
+                f"{attempt}: billed {event['completion_tokens']} > generated {row['generated_tokens']}"
+            )
+    wrong += [
+        f"{k}: settled, no truth"
+        for k in by_attempt
+        if k not in truth and by_attempt[k]["completion_tokens"]
+    ]
     billed: Counter[str] = Counter()
     for e in events:
         if e["billed"]:
@@ -190,17 +231,32 @@ def audit(events: list[dict[str, Any]], truth: dict[str, dict[str, Any]], receiv
 
 
 @contextlib.contextmanager
-def platform(folder: Path, document: str, *flags: str, env: dict[str, str] | None = None) -> Iterator[Platform]:
+def platform(
+    folder: Path, document: str, *flags: str, env: dict[str, str] | None = None
+) -> Iterator[Platform]:
     """`tidegate up` over a document, ready; ended at the end."""
     file = folder / "models.yaml"
     file.write_text(document)
     data = folder / "data"
-    command = [sys.executable, "-Im", "tidegate_operator.cli", "up", "-f", str(file), "--data", str(data), "--json", *flags]
+    command = [
+        sys.executable,
+        "-Im",
+        "tidegate_operator.cli",
+        "up",
+        "-f",
+        str(file),
+        "--data",
+        str(data),
+        "--json",
+        *flags,
+    ]
     for flag in ("--port", "--admin-port", "--ops-port"):
         if flag not in flags:
             command += [flag, "0"]
     with (folder / "up.out").open("ab") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **(env or {})})
+        process = subprocess.Popen(
+            command, stdout=out, stderr=out, env={**os.environ, **(env or {})}
+        )
     up = Platform(data, process)
     try:
 
