@@ -132,6 +132,7 @@ class Journal:
         self._ack_fd = os.open(folder / "acked", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         raw = os.pread(self._ack_fd, _ACKED.size, 0)
         self.acked: int = _ACKED.unpack(raw)[0] if len(raw) == _ACKED.size else 0
+        os.pwrite(self._ack_fd, _ACKED.pack(self.acked), 0)  # its place on disk, once and for all
         self.segments = self._former(folder)
         self.number = max([self.acked, *(s.last for s in self.segments)])
         self.open_attempts: dict[str, Record] = {}

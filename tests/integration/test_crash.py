@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 import running
 
 STREAMS = 200

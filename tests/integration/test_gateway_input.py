@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 import running
 import sim_process
 

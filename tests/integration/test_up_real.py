@@ -80,6 +80,22 @@ def test_a_start_that_dies_answers_who_waits(made: list[Real], tmp_path: Path) -
     assert answer.status_code == 503
     assert answer.json()["error"]["code"] == "model_start_failed"
     assert "EngineExited" in answer.json()["error"]["message"]
+    first = up.models()["tiny"]["failure"]["start_id"]
+    again = up.ask("tiny")  # a new request is a new start, after the back-off
+    assert again.status_code == 503
+    assert up.models()["tiny"]["failure"]["start_id"] > first
+
+
+def test_an_address_without_a_model_is_told_at_once(made: list[Real], tmp_path: Path) -> None:
+    resource = model("tiny").replace("sim://tiny", "file:///no/such/model")
+    resource = resource.replace("type: sim", "type: vllm")
+    up = Real(tmp_path, resource)
+    made.append(up)
+    up.ready()
+    for _ in range(2):
+        answer = up.ask("tiny")
+        assert answer.status_code == 503
+        assert "ModelNotFound" in answer.json()["error"]["message"]
 
 
 def test_many_at_once_through_two_routers_all_succeed(made: list[Real], tmp_path: Path) -> None:

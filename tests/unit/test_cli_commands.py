@@ -64,7 +64,7 @@ class Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_DELETE = answer
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name too
+    def log_message(self, format: str, *args: object) -> None:
         pass
 
 

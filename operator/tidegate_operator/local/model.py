@@ -355,6 +355,9 @@ class Model:
                 start_id = f"{time.time_ns():016x}"
                 self._start_failed(start_id, error.reason, str(error), final=final)
                 if final:
+                    # Asking again costs nothing and may find another file: who asks next must not
+                    # wait for a back-off to hear it.
+                    self.retry = Retry()
                     return
                 await asyncio.sleep(max(0.0, self.retry.at - time.time()))
             else:

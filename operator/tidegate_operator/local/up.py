@@ -67,6 +67,9 @@ def run(options: UpOptions, report: Report) -> int:
             names = [one.deployment for one in parsed.resources]
             seen = resources.first_seen(options.data, names, time.time())
             plans = resources.plans(parsed.resources, seen, options.cache)
+            # Installers that run in this process's name are found by it after a kill -9, too.
+            os.environ[leftovers.MARK] = leftovers.mark(options.data)
+            held.callback(os.environ.pop, leftovers.MARK, None)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 return runner.run(_live(options, report, listeners, plans))
     except (DataInUseError, PortInUseError, PlatformError) as error:

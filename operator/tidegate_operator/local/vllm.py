@@ -36,17 +36,17 @@ class Vllm:
         _task(self._one)
         model = self._one.spec.model
         try:
-            sources.parse(model.uri, model.revision)  # a wrong address needs no installation
-            found = await environment.install(self._cache, _told(progress))
-            self._python = found.python
-        except steps.PrepareError as error:
-            raise _refusal(error, "ImagePullBackOff") from error
-        try:
+            # The source first: a wrong address needs no installation to be found wrong.
             self._model = await sources.prepare(
                 model.uri, model.revision, self._cache, _told(progress)
             )
         except steps.PrepareError as error:
             raise _refusal(error, "ModelNotFound") from error
+        try:
+            found = await environment.install(self._cache, _told(progress))
+        except steps.PrepareError as error:
+            raise _refusal(error, "ImagePullBackOff") from error
+        self._python = found.python
 
     def command(self, start: Start) -> Command:
         """vLLM's server, on loopback, behind its guard."""

@@ -87,6 +87,8 @@ def _parse_file(uri: str, rest: str) -> FileSource:
 
 def _parse_package(uri: str, rest: str, revision: str) -> PackageSource:
     package, _, inside = rest.partition("#")
+    if revision and "==" not in package:
+        package = f"{package}=={revision}"
     match = _PACKAGE.fullmatch(package)
     if match is None:
         raise SourceError(f"{uri}: not a package's name; {ALLOWED}")
@@ -96,7 +98,7 @@ def _parse_package(uri: str, rest: str, revision: str) -> PackageSource:
     if version and revision and version != revision:
         raise SourceError(f"{uri}: spec.model.revision asks for another version, {revision}")
     name = re.sub(r"[-_.]+", "-", match["name"]).lower()
-    return PackageSource(name, version or revision, inside)
+    return PackageSource(name, version, inside)
 
 
 def candidates(root: Path) -> list[Path]:
