@@ -35,7 +35,7 @@ check: setup ## format, lint, layering, types, sizes: 60 s
 	@echo "check: types" >&2
 	@$(VENV)/bin/mypy --no-error-summary >&2
 	@echo "check: sizes" >&2
-	@$(PYTEST) tests/unit/test_size_limits.py >&2
+	@$(PYTEST) -q tests/unit/test_size_limits.py >&2
 
 test: check ## everything that must be green; one run, so that its closing line counts it all
 	@echo "test: unit and integration, the built wheel among them" >&2

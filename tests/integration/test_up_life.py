@@ -3,8 +3,10 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +36,7 @@ def test_a_held_request_wakes_a_model_and_idleness_ends_it(start: Start) -> None
     up = start(model("tiny", "--start-seconds", "0.1")).ready()
     assert up.models()["tiny"]["phase"] == "Idle"
     up.hold("default/tiny", 1)
-    eventually(lambda: [e for e in up.run["engines"] if e["state"] == "ready"])
+    eventually(lambda: ready(up))
     (engine,) = up.run["engines"]
     assert engine["model"] == "tiny"
     assert oct((up.data / "run.json").stat().st_mode & 0o777) == "0o600"
@@ -59,23 +61,53 @@ def test_a_held_request_wakes_a_model_and_idleness_ends_it(start: Start) -> None
     assert [event["event"] for event in up.events][-1] == "stopped"
 
 
-def test_a_replica_is_not_stopped_while_a_router_uses_it(start: Start) -> None:
-    up = start(model("tiny", scaling="{idleSeconds: 1}"), routers=2).ready()
+def ready(up: Up) -> list[dict[str, Any]]:
+    return [engine for engine in up.run["engines"] if engine["state"] == "ready"]
+
+
+def draining(up: Up) -> list[dict[str, Any]]:
+    return [engine for engine in up.run["engines"] if engine["state"] == "draining"]
+
+
+def test_a_silent_router_keeps_replicas_from_going(start: Start) -> None:
+    up = start(model("tiny", scaling="{idleSeconds: 6}"), routers=2).ready()
     up.hold("default/tiny", 1)
-    eventually(lambda: [e for e in up.run["engines"] if e["state"] == "ready"])
-    eventually(lambda: [e for e in up.run["engines"] if e["state"] == "draining"])
+    eventually(lambda: ready(up))
+    os.kill(up.part("router-2")["pid"], signal.SIGSTOP)
+    idle_since = time.time()
+    try:
+        eventually(lambda: "no data" in up.models()["tiny"]["reason"])
+        eventually(lambda: time.time() > idle_since + 8)
+        assert ready(up)
+    finally:
+        os.kill(up.part("router-2")["pid"], signal.SIGCONT)
+    eventually(lambda: not up.run["engines"], within=20)
+
+
+def test_a_replica_goes_when_every_router_has_let_go_of_it(start: Start) -> None:
+    up = start(model("tiny", scaling="{idleSeconds: 1}")).ready()
+    up.hold("default/tiny", 1)
+    (first,) = eventually(lambda: ready(up))
+    up.stubborn(True)
+    eventually(lambda: draining(up))
+    beats = up.fake("router")["world"]["version"]
+    up.hold("default/other", 0)  # more lines change nothing
+    assert Path(f"/proc/{first['pid']}").exists()
+    assert up.fake("router")["world"]["version"] == beats
+    up.stubborn(False)
     eventually(lambda: not up.run["engines"])
 
 
 def test_demand_takes_a_drain_back(start: Start) -> None:
-    up = start(model("tiny", scaling="{idleSeconds: 1}"), routers=1).ready()
+    up = start(model("tiny", scaling="{idleSeconds: 1}")).ready()
     up.hold("default/tiny", 1)
-    (first,) = eventually(lambda: [e for e in up.run["engines"] if e["state"] == "ready"])
-    os.kill(up.part("router")["pid"], signal.SIGSTOP)  # nobody confirms the drain ...
-    os.kill(up.part("router")["pid"], signal.SIGCONT)
-    up.hold("default/tiny", 0, in_flight=1)
-    eventually(lambda: [e for e in up.run["engines"] if e["state"] == "ready"])
-    assert up.run["engines"][0]["replica"] == first["replica"]
+    (first,) = eventually(lambda: ready(up))
+    up.stubborn(True)
+    eventually(lambda: draining(up))
+    up.hold("default/tiny", 1)
+    (again,) = eventually(lambda: ready(up))
+    assert again["replica"] == first["replica"]
+    assert not up.fake("billing")["counters"]
 
 
 def test_an_engine_that_dies_at_start_is_told_at_once(start: Start) -> None:
@@ -96,7 +128,7 @@ def test_an_engine_that_dies_at_start_is_told_at_once(start: Start) -> None:
 
 def test_an_engine_killed_while_ready_is_replaced_and_counted_as_lost(start: Start) -> None:
     up = start(model("tiny", scaling="{minReplicas: 1}")).ready()
-    (first,) = eventually(lambda: [e for e in up.run["engines"] if e["state"] == "ready"])
+    (first,) = eventually(lambda: ready(up))
     os.kill(first["pid"], signal.SIGKILL)
     eventually(
         lambda: [
@@ -123,7 +155,7 @@ def test_a_killed_part_is_back_on_its_port_within_two_seconds(start: Start, name
 
 def test_kill_9_of_up_leaves_what_the_next_up_ends(start: Start) -> None:
     up = start(model("tiny", scaling="{minReplicas: 1}")).ready()
-    eventually(lambda: [e for e in up.run["engines"] if e["state"] == "ready"])
+    eventually(lambda: ready(up))
     up.process.kill()
     up.process.wait()
     left = set(up.processes())
@@ -180,7 +212,7 @@ def test_the_younger_of_two_models_of_one_name_is_not_valid(start: Start) -> Non
 
 def test_a_second_signal_kills_at_once(start: Start) -> None:
     up = start(model("tiny", scaling="{minReplicas: 1}")).ready()
-    eventually(lambda: [e for e in up.run["engines"] if e["state"] == "ready"])
+    eventually(lambda: ready(up))
     os.kill(up.part("router")["pid"], signal.SIGSTOP)  # a part that would keep everybody waiting
     up.process.send_signal(signal.SIGINT)
     up.process.send_signal(signal.SIGTERM)

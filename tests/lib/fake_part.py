@@ -41,6 +41,7 @@ class Router:
         self.replicas: dict[str, ReplicaDemand] = {}
         self.world = WorldLine(type="world", version=0)
         self.failures: list[dict[str, Any]] = []
+        self.stubborn = False
         self.moved = asyncio.Event()
         self.probes: dict[str, asyncio.Task[None]] = {}
         self.http = httpx.AsyncClient(timeout=5.0, trust_env=False)
@@ -66,7 +67,9 @@ class Router:
         self.replicas = {key: one for key, one in self.replicas.items() if key in known}
         for one in line.replicas:
             said = self.replicas.get(one.id, ReplicaDemand(id=one.id))
-            said = msgspec.structs.replace(said, excluded=one.state == "draining")
+            said = msgspec.structs.replace(
+                said, excluded=one.state == "draining" and not self.stubborn
+            )
             self.replicas[one.id] = said
             if one.state == "starting" and one.id not in self.probes:
                 self.probes[one.id] = asyncio.create_task(self.probe(one.id, one.url, one.guard))
@@ -126,6 +129,11 @@ class Router:
             self.move()
             return PlainTextResponse("ok\n")
 
+        async def stubborn(request: Request) -> Response:
+            self.stubborn = await request.json()
+            self.take(self.world)
+            return PlainTextResponse("ok\n")
+
         async def state(_: Request) -> Response:
             return JSONResponse(
                 {
@@ -140,6 +148,7 @@ class Router:
                 Route("/readyz", ok),
                 Route("/internal/demand", demand),
                 Route("/test/demand", tell, methods=["PUT"]),
+                Route("/test/stubborn", stubborn, methods=["PUT"]),
                 Route("/test/state", state),
             ]
         )

@@ -106,6 +106,11 @@ class Up:
         httpx.put(url, json=body, trust_env=False).raise_for_status()
         return now
 
+    def stubborn(self, is_so: bool) -> None:
+        """Whether the stand-in router goes on using replicas that drain."""
+        url = self.part("router")["ops_url"] + "/test/stubborn"
+        httpx.put(url, json=is_so, trust_env=False).raise_for_status()
+
     def fake(self, part: str) -> dict[str, Any]:
         """What a stand-in has seen."""
         return httpx.get(self.part(part)["ops_url"] + "/test/state", trust_env=False).json()

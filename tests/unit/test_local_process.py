@@ -31,13 +31,13 @@ async def test_lines_arrive_before_the_end_is_told() -> None:
 
 
 async def test_no_descriptor_stays_open() -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         child = Child(
             python("print('x')"), env=os.environ, on_exit=lambda _: None, on_line=lambda _: None
         )
         await child.wait(10)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 async def test_one_that_ignores_sigterm_is_killed_with_its_children() -> None:

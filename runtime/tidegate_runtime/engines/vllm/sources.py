@@ -40,7 +40,7 @@ ALLOWED: Final = (
 _CONVERT: Final = Path(__file__).parent / "convert.py"
 _CONVERSION: Final = "1"  # raised when convert.py writes something else for the same file
 _PACKAGE = re.compile(
-    r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?:==(?P<version>[A-Za-z0-9._+!-]+))?"
+    r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?:==(?P<version>[A-Za-z0-9][A-Za-z0-9._+!-]*))?"
 )
 _WEIGHTS: Final = ("*.safetensors", "pytorch_model*.bin")
 

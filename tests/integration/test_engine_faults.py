@@ -1,0 +1,152 @@
+"""Engines that fail under a whole platform: who is told what, and the numbers still close."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import running
+
+
+def engine(up: running.Platform) -> dict[str, Any]:
+    return running.wait_for(lambda: up.run["engines"], "an engine")[0]  # type: ignore[no-any-return]
+
+
+def fault(up: running.Platform, fail: str | None) -> None:
+    """`PUT /sim/faults` to the running engine."""
+    one = engine(up)
+    headers = {"authorization": f"Bearer {one['guard']}"}
+    answer = httpx.put(
+        one["url"] + "/sim/faults", json={"fail": fail}, headers=headers, trust_env=False
+    )
+    answer.raise_for_status()
+
+
+def body(tokens: int, **more: object) -> dict[str, Any]:
+    return {
+        "model": "sim",
+        "max_tokens": tokens,
+        "messages": [{"role": "user", "content": "a b c"}],
+        **more,
+    }
+
+
+async def streams(up: running.Platform, count: int, tokens: int) -> list[tuple[str, str]]:
+    """(request id, body) of many streams at once."""
+    headers = {"authorization": f"Bearer {up.key}"}
+    async with httpx.AsyncClient(
+        base_url=up.base, headers=headers, timeout=60, trust_env=False
+    ) as client:
+
+        async def one() -> tuple[str, str]:
+            answer = await client.post("/v1/chat/completions", json=body(tokens, stream=True))
+            return answer.headers["x-request-id"], answer.text
+
+        return list(await asyncio.gather(*(one() for _ in range(count))))
+
+
+def closes(up: running.Platform, received: dict[str, int] | None = None) -> None:
+    up.settled()
+    assert not running.audit(up.events(), up.truth(), received)
+
+    def balanced() -> bool:
+        rows = up.conservation()
+        return bool(rows) and all(r["unexplained"] == 0 and r["unverified"] == 0 for r in rows)
+
+    running.wait_for(balanced, "conservation closes", 15)
+
+
+def test_an_engine_that_crashes_in_mid_stream(tmp_path: Path) -> None:
+    with running.platform(tmp_path, running.sim()) as up, up.client() as client:
+        assert client.post("/v1/chat/completions", json=body(3)).status_code == 200
+        first = engine(up)["replica"]
+        fault(up, "crash@10")
+        answers = asyncio.run(streams(up, 8, 30))
+        broken = [(i, t) for i, t in answers if "[DONE]" not in t]
+        assert broken
+        for _, text in broken:
+            last = [e for e in text.split("\n\n") if e][-1]
+            assert json.loads(last.removeprefix("data: "))["error"]["code"] == "engine_broke_off"
+        again = client.post("/v1/chat/completions", json=body(4))
+        assert again.status_code == 200, again.text
+        assert engine(up)["replica"] != first, "it was replaced"
+        closes(up, {i: t.count('"content":" t') for i, t in answers})
+        outcomes = {e["request_id"]: e["outcome"] for e in up.events()}
+        assert all(outcomes[i] == "broken" for i, _ in broken)
+
+
+@pytest.mark.parametrize("kind", ["refuse", "http500", "hang@2", "malformed@2", "no-usage", "slow"])
+def test_a_fault_that_passes(tmp_path: Path, kind: str) -> None:
+    with running.platform(tmp_path, running.sim()) as up, up.client() as client:
+        assert client.post("/v1/chat/completions", json=body(3)).status_code == 200
+        fault(up, kind)
+        if kind == "hang@2":
+            with client.stream("POST", "/v1/chat/completions", json=body(9, stream=True)) as answer:
+                assert any("t1" in line for line in answer.iter_lines())
+        else:
+            client.post("/v1/chat/completions", json=body(5, stream=True))
+            client.post("/v1/chat/completions", json=body(5))
+        fault(up, None)
+        assert client.post("/v1/chat/completions", json=body(6)).status_code == 200
+        closes(up)
+
+
+def test_an_engine_that_lies_about_usage_is_noticed(tmp_path: Path) -> None:
+    with running.platform(tmp_path, running.sim()) as up, up.client() as client:
+        assert client.post("/v1/chat/completions", json=body(3)).status_code == 200
+        fault(up, "wrong-usage")
+        client.post("/v1/chat/completions", json=body(7))
+        up.settled()
+        assert running.audit(up.events(), up.truth())
+        assert up.conservation()[0]["unexplained"] != 0
+
+
+def test_a_start_that_fails_tells_the_held_client_why(tmp_path: Path) -> None:
+    with running.platform(tmp_path, running.sim(fail="die-at-start")) as up, up.client() as client:
+        answer = client.post("/v1/chat/completions", json=body(3))
+        assert answer.status_code == 503
+        error = answer.json()["error"]
+        assert error["code"] == "model_start_failed"
+        assert "EngineExited" in error["message"]
+        model = up.models()["sim"]
+        assert model["failure"]["reason"] == "EngineExited"
+        assert not [e for e in up.events() if e["billed"]]
+        streamed = client.post("/v1/chat/completions", json=body(3, stream=True))
+        assert streamed.status_code == 503, "a quick failure has its own status"
+
+
+def test_an_engine_dead_on_its_first_request_is_never_ready(tmp_path: Path) -> None:
+    with running.platform(tmp_path, running.sim(fail="http500@1")) as up, up.client() as client:
+        answer = client.post("/v1/chat/completions", json=body(3))
+        assert answer.status_code == 503
+        assert "AnswerFailed" in answer.json()["error"]["message"]
+
+
+def test_a_waiting_stream_gets_heartbeats_and_a_late_failure_in_band(tmp_path: Path) -> None:
+    document = running.sim(start_seconds=30, hold=3, heartbeat=1)
+    with running.platform(tmp_path, document) as up, up.client() as client:
+        plain = client.post("/v1/chat/completions", json=body(3))
+        assert plain.status_code == 503
+        assert plain.json()["error"]["code"] == "model_not_ready"
+        assert int(plain.headers["retry-after"]) > 0
+        stream = client.post("/v1/chat/completions", json=body(3, stream=True))
+        assert stream.status_code == 200
+        assert stream.text.startswith(": held\n\n")
+        events = [e for e in stream.text.split("\n\n") if e.startswith("data: ")]
+        assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "model_not_ready"
+        assert "[DONE]" not in stream.text
+        assert up.metric("tidegate_held") == 0
+
+
+def test_leaving_while_held_leaves_nothing(tmp_path: Path) -> None:
+    with running.platform(tmp_path, running.sim(start_seconds=2)) as up:
+        with up.client() as client, pytest.raises(httpx.ReadTimeout):
+            client.post("/v1/chat/completions", json=body(3), timeout=0.5)
+        running.wait_for(lambda: up.metric("tidegate_held") == 0, "nobody waits")
+        running.wait_for(
+            lambda: up.models()["sim"]["phase"] == "Ready", "the wake outlives the client"
+        )
+        up.settled()
+        assert {e["reason"] for e in up.events()} == {"probe"}
