@@ -6,12 +6,15 @@ from the payload, so that a replayed event always meets its first copy under the
 """
 
 import hashlib
-import os
+import random
 import time
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
 import msgspec
+
+_RANDOM: Final = random.Random()  # noqa: S311 - ids must be unique, not secret
+"""Seeded by the system once; a system call per id would cost more than all the rest of it."""
 
 Kind = Literal["attempt", "settlement", "orphan"]
 Source = Literal["engine", "partial", "estimated", "none"]
@@ -63,10 +66,11 @@ def digest(event: Usage) -> str:
 def uuid7(now_ns: int | None = None) -> str:
     """A UUIDv7 in text form (RFC 9562, section 5.7): 48 bits of milliseconds, 74 random bits."""
     ms = (time.time_ns() if now_ns is None else now_ns) // 1_000_000
-    value = (ms & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = (ms & 0xFFFF_FFFF_FFFF) << 80 | _RANDOM.getrandbits(80)
     value = value & ~(0xF << 76) | 7 << 76
     value = value & ~(0x3 << 62) | 2 << 62
-    return str(UUID(int=value))
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def attempt_time(attempt_id: str) -> int:

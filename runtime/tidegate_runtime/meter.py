@@ -73,6 +73,9 @@ class Meter:
     def attempt(self, event: Usage) -> None:
         """Put an attempt on record. Raises OSError where that is impossible."""
         self.journal.append(event)
+        if self.journal.spare is None and not self._syncing:
+            self._want_spare = True
+            self._kick()
 
     def settle(self, event: Usage, slot: int, done: Done | None = None) -> None:
         """Settle an attempt and free its slot; `done` is called when that is durable."""

@@ -32,6 +32,7 @@ class Upstream(asyncio.Protocol):
     """One connection to an engine."""
 
     __slots__ = (
+        "_alive",
         "_body", "_content_type", "_headed", "_heard", "_parser", "_reader", "_reused", "_whole",
         "replica", "transport",
     )  # fmt: skip
@@ -50,6 +51,7 @@ class Upstream(asyncio.Protocol):
         self._headed = False
         self._heard = False
         self._whole = False
+        self._alive = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected."""
@@ -104,7 +106,7 @@ class Upstream(asyncio.Protocol):
         transport = self.transport
         if transport is None:
             return
-        if self._parser.should_keep_alive() and self.replica.keep(self):
+        if self._alive and self.replica.keep(self):
             transport.resume_reading()
         else:
             transport.close()
@@ -128,6 +130,7 @@ class Upstream(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The answer is whole, unless it was a 1xx."""
         self._whole = self._headed
+        self._alive = self._parser.should_keep_alive()  # only true to ask inside the callback
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The engine closed, or died."""
