@@ -1,7 +1,8 @@
 """The usage journal's files: numbered records in segments that own their disk space beforehand.
 
-A segment is filled with zeros and synced before its first record, so writing a record can neither
-run out of disk nor change the file's size (which makes fdatasync cheap). A record is
+A segment is filled with zeros and synced before its first record, then mapped: writing a record is
+a copy that can neither run out of disk nor change the file's size (which makes fdatasync cheap),
+and what was copied outlives the process. A record is
 `length, crc32, number` and a JSON event; the first header that does not check out is the end: what
 a crash tore was never acknowledged to anybody. Records are numbered from 1 for ever; `acked` is
 the last number billing has confirmed. A segment goes once all in it is confirmed and no attempt
@@ -12,6 +13,7 @@ begun in it is open, since recovery needs an attempt's record to settle it.
 """
 
 import fcntl
+import mmap
 import os
 import struct
 import zlib
@@ -30,6 +32,9 @@ _READ: Final = 1024 * 1024
 RESERVE: Final = 2048
 """Room kept for the settlement of each open attempt, in bytes: more than any record takes."""
 
+_ATTEMPT: Final = 1 << 31
+"""Set in a record's length where the event opens an attempt: no need to decode it to know."""
+
 _EVENT: Final = msgspec.json.Decoder(Usage)
 
 
@@ -42,7 +47,19 @@ class JournalBusy(OSError):
 
 
 class Record(NamedTuple):
-    """One event with its number."""
+    """One event as it is kept: its number, whether it opens an attempt, its JSON."""
+
+    number: int
+    attempt: bool
+    payload: bytes
+
+    def event(self) -> Usage:
+        """The event itself."""
+        return _EVENT.decode(self.payload)
+
+
+class Open(NamedTuple):
+    """An attempt without settlement, and the number of its record."""
 
     number: int
     event: Usage
@@ -51,11 +68,12 @@ class Record(NamedTuple):
 class Segment:
     """One file. `first` is the number of its first record, `end` where the next one goes."""
 
-    __slots__ = ("end", "fd", "first", "last", "path", "size")
+    __slots__ = ("end", "fd", "first", "last", "map", "path", "size")
 
     def __init__(self, path: Path, fd: int, first: int, size: int) -> None:
         self.path = path
         self.fd = fd
+        self.map = mmap.mmap(fd, size)
         self.first = first
         self.last = first - 1
         self.end = 0
@@ -81,35 +99,42 @@ class Segment:
         """Open a segment of a former life and find its end."""
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         segment = cls(path, fd, int(path.stem), os.fstat(fd).st_size)
-        for end, record in segment.read(0, segment.size):
+        for end, record in segment.read(0, segment.size, verify=True):
             segment.end, segment.last = end, record.number
         return segment
 
-    def append(self, number: int, payload: bytes) -> None:
-        """Write one record. Raises JournalFull where it does not fit."""
-        if self.end + _HEAD.size + len(payload) > self.size:
+    def append(self, number: int, payload: bytes, *, attempt: bool) -> None:
+        """Write one record: a copy into the mapped file, no system call. Raises JournalFull."""
+        end = self.end + _HEAD.size + len(payload)
+        if end > self.size:
             raise JournalFull(f"journal segment {self.path.name} is full")
-        head = _HEAD.pack(len(payload), zlib.crc32(payload, number & 0xFFFF_FFFF), number)
-        data = head + payload
-        if os.pwrite(self.fd, data, self.end) != len(data):
-            raise JournalFull(f"short write to journal segment {self.path.name}")
-        self.end += len(data)
+        length = len(payload) | _ATTEMPT if attempt else len(payload)
+        head = _HEAD.pack(length, zlib.crc32(payload, number & 0xFFFF_FFFF), number)
+        self.map[self.end : end] = head + payload
+        self.end = end
         self.last = number
 
-    def read(self, offset: int, stop: int) -> Iterator[tuple[int, Record]]:
-        """(offset behind it, record) for each whole record between two offsets."""
-        data = os.pread(self.fd, stop - offset, offset)
+    def read(self, offset: int, stop: int, *, verify: bool) -> Iterator[tuple[int, Record]]:
+        """(offset behind it, record) for each whole record between two offsets.
+
+        What this process wrote needs no `verify`; what a crash may have torn does."""
+        data = self.map[offset:stop]
         at = 0
         while at + _HEAD.size <= len(data):
             length, crc, number = _HEAD.unpack_from(data, at)
-            payload = data[at + _HEAD.size : at + _HEAD.size + length]
-            if not length or zlib.crc32(payload, number & 0xFFFF_FFFF) != crc:
+            attempt, length = bool(length & _ATTEMPT), length & ~_ATTEMPT
+            end = at + _HEAD.size + length
+            payload = data[at + _HEAD.size : end]
+            if not length or end > len(data):
                 break
-            at += _HEAD.size + length
-            yield offset + at, Record(number, _EVENT.decode(payload))
+            if verify and zlib.crc32(payload, number & 0xFFFF_FFFF) != crc:
+                break
+            at = end
+            yield offset + at, Record(number, attempt, payload)
 
     def close(self, *, remove: bool = False) -> None:
         """Close the file, and delete it where asked."""
+        self.map.close()
         os.close(self.fd)
         if remove:
             self.path.unlink()
@@ -135,7 +160,7 @@ class Journal:
         os.pwrite(self._ack_fd, _ACKED.pack(self.acked), 0)  # its place on disk, once and for all
         self.segments = self._former(folder)
         self.number = max([self.acked, *(s.last for s in self.segments)])
-        self.open_attempts: dict[str, Record] = {}
+        self.open_attempts: dict[str, Open] = {}
         self.spare: Segment | None = None
         self._add(Segment.create(folder, self.number + 1, segment_bytes))
         self._cursor = (self.segments[0], 0)
@@ -185,10 +210,11 @@ class Journal:
         payload = msgspec.json.encode(event)
         if self.current.end + _HEAD.size + len(payload) > self.current.size:
             self._rotate()
-        self.current.append(self.number + 1, payload)
+        attempt = event.kind == "attempt"
+        self.current.append(self.number + 1, payload, attempt=attempt)
         self.number += 1
-        if event.kind == "attempt":
-            self.open_attempts[event.attempt_id] = Record(self.number, event)
+        if attempt:
+            self.open_attempts[event.attempt_id] = Open(self.number, event)
         else:
             self.open_attempts.pop(event.attempt_id, None)
         return self.number
@@ -219,7 +245,7 @@ class Journal:
         segment, offset = self._cursor
         while len(found) < limit:
             stop = min(segment.end, offset + _READ)
-            for end, record in segment.read(offset, stop):
+            for end, record in segment.read(offset, stop, verify=False):
                 offset = end
                 if record.number > self.acked:
                     found.append(record)
@@ -248,11 +274,12 @@ class Journal:
         """Attempts of a former life that have no settlement."""
         attempts: dict[str, Usage] = {}
         for segment in self.segments:
-            for _, record in segment.read(0, segment.end):
-                if record.event.kind == "attempt":
-                    attempts[record.event.attempt_id] = record.event
+            for _, record in segment.read(0, segment.end, verify=True):
+                event = record.event()
+                if record.attempt:
+                    attempts[event.attempt_id] = event
                 else:
-                    attempts.pop(record.event.attempt_id, None)
+                    attempts.pop(event.attempt_id, None)
         return list(attempts.values())
 
     def close(self) -> None:

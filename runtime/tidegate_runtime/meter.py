@@ -22,7 +22,7 @@ import httpx
 import msgspec
 import structlog
 
-from tidegate_billing.links import UsageAck, UsageBatch
+from tidegate_billing.links import UsageAck
 from tidegate_billing.usage import Usage
 from tidegate_runtime.journal import Journal, Record, Segment
 from tidegate_runtime.settlement import settlement
@@ -37,6 +37,15 @@ OPEN_TOLD_AFTER: Final = 2.0
 LOW_DISK: Final = 2 * 1024 * 1024
 
 Done = Callable[[], None]
+
+
+class _Batch(msgspec.Struct):
+    """A `links.UsageBatch` whose events are sent as the journal keeps them."""
+
+    journal: str
+    first: int
+    last: int
+    events: list[msgspec.Raw]
 
 
 class Meter:
@@ -184,13 +193,13 @@ class Meter:
 
     async def _tell(self, client: httpx.AsyncClient, url: str, records: list[Record]) -> None:
         open_ones = self._untold(time.time())
-        settled = [r.event for r in records if r.event.kind != "attempt"]
+        settled = [msgspec.Raw(r.payload) for r in records if not r.attempt]
         last = records[-1].number if records else self.journal.acked
-        batch = UsageBatch(
+        batch = _Batch(
             journal=self.journal.id,
             first=records[0].number if records else last + 1,
             last=last,
-            events=[*open_ones, *settled],
+            events=[msgspec.Raw(msgspec.json.encode(e)) for e in open_ones] + settled,
         )
         body = msgspec.json.encode(batch)
         pause = 0.05
