@@ -75,15 +75,6 @@ def may_stop(
     return Verdict(True, "every router has excluded it and nothing is in flight")
 
 
-def cancelled(demand: int, serving: int, target_concurrency: float) -> bool:
-    """Whether draining replicas should go back into service.
-
-    `serving` replicas carry the present `demand` (in-flight and held) up to the target; more
-    demand than that, or any at all with none serving, calls back those that have not stopped.
-    """
-    return demand > serving * target_concurrency
-
-
 def _waits_for(
     router: str, line: DemandLine | None, replica_id: str, since: float, now: float
 ) -> str:

@@ -119,9 +119,17 @@ async def _tasks(
             gate.tenants.add(key)
         gate.apply(world)
     ops = Ops(gate, settings.internal_token)
-    config = uvicorn.Config(ops.app(), log_config=None, access_log=False, lifespan="off")
+    server = Server(
+        uvicorn.Config(
+            ops.app(),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+    )
     jobs: list[Coroutine[object, object, None]] = [
-        Server(config).serve(sockets=[ops_socket]), ops.spread(), _sweep(gate),
+        server.serve(sockets=[ops_socket]), ops.spread(), _sweep(gate),
     ]  # fmt: skip
     if settings.static is not None:
         jobs.append(gate.meter.keep())
@@ -139,6 +147,9 @@ async def _tasks(
     try:
         yield
     finally:
+        ops.close()
+        server.should_exit = True
+        await asyncio.wait(tasks[:1], timeout=2.0)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -309,6 +309,8 @@ class Exchange:
         replica = self.model.replicas.get(replica_id)
         if replica is not None:
             replica.in_flight -= 1
+            if replica.state == "draining" and not replica.in_flight:
+                self.gate.news.set()  # the operator waits for just this
         self.gate.freed(self.model)
 
     def _drop_upstream(self) -> None:

@@ -35,6 +35,13 @@ class Ops:
         self._gate = gate
         self._token = token
         self._listeners: set[asyncio.Event] = set()
+        self._closing = False
+
+    def close(self) -> None:
+        """End the demand links: a stream that ends by itself leaves no error behind."""
+        self._closing = True
+        for event in self._listeners:
+            event.set()
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -79,7 +86,7 @@ class Ops:
         event = asyncio.Event()
         self._listeners.add(event)
         try:
-            while True:
+            while not self._closing:
                 yield msgspec.json.encode(self._gate.demand()) + b"\n"
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_BEAT):

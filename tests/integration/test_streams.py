@@ -1,6 +1,8 @@
 """Many streams at once, two routers beside one billing, and what a second tenant may see."""
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -78,3 +80,45 @@ def test_private_models_are_as_if_they_were_not(tmp_path: Path) -> None:
         assert foreign.json()["error"]["code"] == "model_not_found"
         assert foreign.text.replace("theirs", "nobody") == unknown.text
         assert up.models()["theirs"]["desired"] == 0, "a stranger's request wakes nothing"
+
+
+def test_beyond_max_concurrency_the_router_queues(tmp_path: Path) -> None:
+    document = running.sim(target=1, tokens_per_second=100).replace(
+        "targetConcurrency: 1,", "targetConcurrency: 1, maxConcurrency: 2,"
+    )
+    with running.platform(tmp_path, document) as up:
+
+        async def seven() -> None:
+            headers = {"authorization": f"Bearer {up.key}"}
+            async with httpx.AsyncClient(timeout=60, headers=headers, trust_env=False) as client:
+                asking = asyncio.gather(*(whole(client, up.base, 60) for _ in range(7)))
+                most = 0
+                while not asking.done():
+                    most = max(most, up.metric("tidegate_in_flight"))
+                    await asyncio.sleep(0.05)
+                await asking
+                assert most == 2
+
+        asyncio.run(seven())
+        up.settled()
+        assert not running.audit(up.events(), up.truth())
+
+
+def test_no_disk_space_is_one_clear_line(tmp_path: Path) -> None:
+    small = tmp_path / "data"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], check=True)
+    try:
+        file = tmp_path / "m.yaml"
+        file.write_text(running.sim())
+        command = [sys.executable, "-Im", "tidegate_operator.cli", "up", "-f", str(file)]
+        ports = ["--port", "0", "--admin-port", "0", "--ops-port", "0"]
+        done = subprocess.run(
+            [*command, *ports, "--data", str(small)],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "space" in done.stderr.lower()
+        assert "Traceback" not in done.stderr
+    finally:
+        subprocess.run(["umount", str(small)], check=True)

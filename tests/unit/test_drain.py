@@ -2,7 +2,7 @@
 
 import pytest
 
-from tidegate_operator.drain import Busy, busy, cancelled, choose, may_stop
+from tidegate_operator.drain import Busy, busy, choose, may_stop
 from tidegate_operator.status import Facts, backoff, status
 from tidegate_runtime.contract.links import DemandLine, ReplicaDemand
 
@@ -59,13 +59,6 @@ def test_load_is_summed_and_silence_is_not_zero() -> None:
     lines = {"r": line(1, 2), "s": line(1, 3, router="s")}
     assert busy(["x", "y"], lines) == [Busy("x", 5), Busy("y", 0)]
     assert busy(["x"], {**lines, "t": None}) == [Busy("x", None)]
-
-
-def test_demand_calls_back() -> None:
-    assert cancelled(demand=1, serving=0, target_concurrency=16)
-    assert not cancelled(demand=16, serving=1, target_concurrency=16)
-    assert cancelled(demand=17, serving=1, target_concurrency=16)
-    assert not cancelled(demand=0, serving=0, target_concurrency=16)
 
 
 @pytest.mark.parametrize(
