@@ -142,7 +142,9 @@ class Exchange:
         self._content_type = content_type
         if status == 200 and content_type.startswith(b"text/event-stream"):
             request = self.request
-            self._scanner = Scanner(request.want_usage, request.want_continuous, request.choices)
+            self._scanner = Scanner(
+                request.want_usage, request.want_continuous, request.choices, request.prompts
+            )
 
     def answer_body(self, data: bytes) -> None:
         """Bytes of the body: count, store the count, forward."""

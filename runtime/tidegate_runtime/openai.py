@@ -33,6 +33,7 @@ class _Generation(msgspec.Struct):
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     cache_salt: str | None = None
+    use_beam_search: bool | None = None
 
 
 class _Chat(_Generation, kw_only=True):
@@ -49,13 +50,15 @@ class _Embedding(msgspec.Struct):
 
 
 class Request(NamedTuple):
-    """One request as the router needs it. `want_usage`: the caller asked for the final usage
-    event; `want_continuous`: for usage in every event."""
+    """One request as the router needs it. `choices` is `n`, `prompts` how many prompts each get
+    so many. `want_usage`: the caller asked for the final usage event; `want_continuous`: for usage
+    in every event."""
 
     model: str
     endpoint: str = CHAT
     stream: bool = False
     choices: int = 1
+    prompts: int = 1
     max_tokens: int | None = None
     want_usage: bool = False
     want_continuous: bool = False
@@ -96,6 +99,8 @@ def _generation(endpoint: str, doc: _Generation) -> Request:
     choices = 1 if doc.n is None else doc.n
     if not 1 <= choices <= MAX_CHOICES:
         raise _bad("n", f"`n` must be from 1 to {MAX_CHOICES}, got {choices}")
+    if doc.use_beam_search:
+        raise _bad("use_beam_search", "`use_beam_search` is not served: its usage is not exact")
     limit = doc.max_completion_tokens if doc.max_tokens is None else doc.max_tokens
     if limit is not None and limit < 0:
         raise _bad("max_tokens", f"`max_tokens` must not be negative, got {limit}")
@@ -110,12 +115,21 @@ def _generation(endpoint: str, doc: _Generation) -> Request:
         endpoint,
         bool(doc.stream),
         choices,
+        _prompts(doc),
         limit,
         bool(options.include_usage),
         bool(options.continuous_usage_stats),
         raw,
         doc.cache_salt or "",
     )
+
+
+def _prompts(doc: _Generation) -> int:
+    """A completion may ask several prompts at once; a list of numbers is one prompt's tokens."""
+    prompt = doc.prompt if isinstance(doc, _Completion) else ""
+    if isinstance(prompt, str) or bytes(prompt[0])[:1] not in {b'"', b"["}:
+        return 1
+    return len(prompt)
 
 
 def _field(message: str) -> str | None:

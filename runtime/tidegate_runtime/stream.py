@@ -67,18 +67,24 @@ def usage_of(body: bytes) -> Counts | None:
 
 
 class Scanner:
-    """One answer's state. `choices` > 1 makes counts per choice be summed."""
+    """One answer's state. Counts come per choice: with several `choices` (`n`) or `prompts` they are
+    summed. Choice `i` answers prompt `i // n`, whose tokens count once however many answers it has.
+    """
 
     __slots__ = (
-        "_choices", "_keep_all", "_keep_final", "_partial", "_per_choice",
+        "_choices", "_keep_all", "_keep_final", "_partial", "_per_choice", "_per_prompt", "_single",
         "completion", "counts", "done", "error", "final", "prompt",
     )  # fmt: skip
 
-    def __init__(self, want_usage: bool, want_continuous: bool, choices: int = 1) -> None:
+    def __init__(
+        self, want_usage: bool, want_continuous: bool, choices: int = 1, prompts: int = 1
+    ) -> None:
         self._keep_final = want_usage
         self._keep_all = want_continuous
         self._choices = choices
+        self._single = choices == prompts == 1
         self._per_choice: dict[int, int] = {}
+        self._per_prompt: dict[int, int] = {}
         self._partial = b""
         self.prompt = 0
         self.completion = 0
@@ -151,15 +157,17 @@ class Scanner:
             counts = _COUNTS.decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return False
-        self.prompt = max(self.prompt, counts.prompt_tokens)
         said = counts.completion_tokens or 0
         if final:
-            self.final, self.counts, self.completion = True, counts, said
-        elif self._choices == 1:
-            self.completion = said
-        else:
-            self._per_choice[_index(before)] = said
+            self.final, self.counts = True, counts
+        elif not self._single:
+            index = _index(before)
+            self._per_choice[index] = said
+            self._per_prompt[index // self._choices] = counts.prompt_tokens
+            self.prompt = sum(self._per_prompt.values())
             self.completion = sum(self._per_choice.values())
+            return False
+        self.prompt, self.completion = counts.prompt_tokens, said
         return final
 
     @staticmethod

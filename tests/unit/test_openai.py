@@ -33,6 +33,7 @@ def chat(**fields: object) -> bytes:
         (openai.CHAT, chat(stream=True, stream_options=[]), None),
         (openai.CHAT, chat(stream_options={"include_usage": True}), "stream_options"),
         (openai.CHAT, chat(cache_salt=1), "cache_salt"),
+        (openai.CHAT, chat(use_beam_search=True), "use_beam_search"),
         (openai.COMPLETIONS, b'{"model":"m"}', "prompt"),
         (openai.EMBEDDINGS, b'{"model":"m","input":""}', "input"),
         (openai.CHAT, b'{"model":"m","messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}", None),
@@ -66,6 +67,15 @@ def test_splice(fields: dict[str, object], merged: dict[str, object]) -> None:
     assert doc["cache_salt"] == "salt"
     assert doc["messages"] == MESSAGES
     assert request.want_usage is bool((fields.get("stream_options") or {}).get("include_usage"))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "count"), [("a", 1), (["a"], 1), (["a", "b"], 2), ([1, 2, 3], 1), ([[1], [2, 3]], 2)]
+)
+def test_how_many_prompts(prompt: object, count: int) -> None:
+    body = json.dumps({"model": "m", "prompt": prompt, "n": 3}).encode()
+    request = openai.parse(openai.COMPLETIONS, body)
+    assert (request.prompts, request.choices) == (count, 3)
 
 
 def test_plain_bodies_are_forwarded_as_they_are() -> None:

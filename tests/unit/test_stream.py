@@ -94,6 +94,14 @@ def test_choices_are_summed() -> None:
     assert scanner.completion == 3 + 1 + 2
 
 
+def test_several_prompts_are_summed_once_each() -> None:
+    scanner = Scanner(False, False, choices=2, prompts=2)
+    for index, prompt, completion in [(0, 3, 1), (1, 3, 1), (2, 5, 1), (3, 5, 2), (0, 3, 4)]:
+        whole, _ = event("x", completion, index)
+        scanner.feed(whole.replace(b'"prompt_tokens":7', b'"prompt_tokens":%d' % prompt))
+    assert (scanner.prompt, scanner.completion) == (3 + 5, 4 + 1 + 1 + 2)
+
+
 def test_an_event_without_end_is_kept_and_bounded() -> None:
     scanner = Scanner(False, False)
     assert scanner.feed(b"data: {") == b""

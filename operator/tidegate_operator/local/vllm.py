@@ -63,6 +63,8 @@ class Vllm:
                 drain_seconds=spec.drain.timeout_seconds,
                 max_concurrency=spec.scaling.concurrency_limit,
                 task=_task(self._one),
+                # Bound threads are a tenth faster, but two replicas must not share their cores.
+                cpus=_cores() if spec.scaling.max_replicas == 1 else (),
                 device="cpu" if spec.resources.profile.partition(":")[0] == "cpu" else "gpu",
                 args=tuple(spec.engine.args),
                 env=self._env,
@@ -77,6 +79,10 @@ class Vllm:
         if phase is None:
             return None
         return Seen("", now) if phase == "ready" else Seen(phase)
+
+
+def _cores() -> tuple[int, ...]:
+    return tuple(sorted(os.sched_getaffinity(0)))
 
 
 def _told(tell: Progress) -> steps.Report:

@@ -90,7 +90,8 @@ def _argv(serve: Serve) -> tuple[str, ...]:
         *("--host", serve.host),
         *("--port", str(serve.port)),
         *("--middleware", GUARD),
-        # Zero would abort running streams, or hang on them.
+        # Zero would abort running streams. One that outlasts the time hangs for ever, with the port
+        # closed: whoever stops an engine must kill its whole process group afterwards.
         *("--shutdown-timeout", str(max(1, serve.drain_seconds))),
         *("--max-num-seqs", str(serve.max_concurrency)),
         "--enable-prompt-tokens-details",
