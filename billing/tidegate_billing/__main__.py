@@ -2,38 +2,22 @@
 
 import argparse
 import asyncio
-import ctypes
-import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
-import structlog
-
 from tidegate_billing import app, database, settings
-
-PR_SET_PDEATHSIG = 1
-_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-
-
-class _Structured(logging.Handler):
-    """Gives what libraries log (uvicorn's tracebacks) the form of our own lines."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        log = structlog.get_logger(record.name)
-        text = record.getMessage()
-        log.log(record.levelno, "library", message=text, exc_info=record.exc_info)
+from tidegate_billing.process import end_with_parent, log_to_stderr
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until stopped; the exit code: 0, or 1 with one line on stderr that says why."""
-    _follow_parent()
+    end_with_parent(os.environ)
     try:
         chosen = app.configure(settings.read(vars(_parse(arguments)), os.environ))
         management = app.listen("LISTEN", chosen.host, chosen.port, chosen.listen_fd)
         ops = app.listen("OPS", chosen.host, chosen.ops_port, chosen.ops_fd)
-        _log_to_stderr(chosen.log_level)
+        log_to_stderr(chosen.log_level)
         _migrate(chosen.database_url)
     except ValueError as error:
         sys.stderr.write(f"tidegate billing: {error}\n")
@@ -55,16 +39,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _follow_parent() -> None:
-    """End with the supervisor that started us, however it ends (Linux)."""
-    parent = os.environ.get("_TIDEGATE_PARENT")
-    if not parent or not sys.platform.startswith("linux"):
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if parent.isdigit() and int(parent) > 1 and os.getppid() != int(parent):
-        sys.exit(1)  # it was gone before we asked
-
-
 def _migrate(url: str) -> None:
     """Migrate in a child, so that Alembic's memory goes with it. Raises ValueError."""
     if database.is_current(url):
@@ -80,21 +54,6 @@ def _migrate(url: str) -> None:
     _, status = os.waitpid(child, 0)
     if os.waitstatus_to_exitcode(status) != 0:
         raise ValueError("the database could not be migrated")
-
-
-def _log_to_stderr(level: str) -> None:
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-    logging.basicConfig(handlers=[_Structured()], level=logging.WARNING)
 
 
 if __name__ == "__main__":

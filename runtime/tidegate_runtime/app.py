@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import ctypes
 import gc
-import logging
 import os
 import resource
 import signal
@@ -20,6 +18,7 @@ import structlog
 import uvicorn
 import uvloop
 
+from tidegate_billing.process import end_with_parent, log_to_stderr
 from tidegate_billing.settings import SettingError
 from tidegate_runtime import settings as settings_module
 from tidegate_runtime import static
@@ -39,15 +38,14 @@ log = structlog.get_logger()
 BACKLOG: Final = 4096
 DRAIN_SECONDS: Final = 30.0
 FLUSH_SECONDS: Final = 10.0
-_PR_SET_PDEATHSIG: Final = 1
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run a router until it is told to stop. One clear line and 1 where it cannot start."""
-    _die_with_parent(environ)
+    end_with_parent(environ)
     try:
         settings = settings_module.parse(argv, environ)
-        _logs(settings.log_level)
+        log_to_stderr(settings.log_level)
         _more_files()
         uvloop.run(_run(settings))
     except (SettingError, static.StaticError) as exc:
@@ -188,27 +186,6 @@ def _listen(fd: int, host: str, port: int) -> socket.socket:
     return bound
 
 
-def _logs(level: str) -> None:
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[level.upper()]
-        ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-
-
 def _more_files() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _die_with_parent(environ: Mapping[str, str]) -> None:
-    """Under a supervisor, its death is ours too (Linux)."""
-    if environ.get("_TIDEGATE_PARENT") and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -279,16 +279,19 @@ class Model:
             )
             self.view = msgspec.structs.replace(self.view, start_id=start_id, failure=failure)
         self.publish()
+        self._report_error(f"{reason}: {message}")
+        self.show()
+
+    def _report_error(self, message: str) -> None:
         self.site.report(
             Event(
-                ts=now,
+                ts=time.time(),
                 event="error",
                 name=self.view.name,
                 deployment=self.deployment,
-                message=f"{reason}: {message}",
+                message=message,
             )
         )
-        self.show()
 
     def _exited(self, run: Running, code: int) -> None:
         if self.runs.get(run.id) is not run:
@@ -309,15 +312,7 @@ class Model:
             now = time.time()
             self.retry = self.retry.crashed(now - run.answered_at, now)
             self.publish()
-            self.site.report(
-                Event(
-                    ts=now,
-                    event="error",
-                    name=self.view.name,
-                    deployment=self.deployment,
-                    message=words,
-                )
-            )
+            self._report_error(words)
         self.evaluate(time.time())
 
     async def _lost(self, run: Running, *, stop: bool) -> None:
