@@ -14,8 +14,8 @@ from tidegate_billing import keys
 from tidegate_billing.links import KeyView
 from tidegate_billing.tables import API_KEY, PROJECT, TENANT
 
-SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-SLUG_ALLOWED = "1 to 63 characters a-z, 0-9 and -, neither first nor last a -"
+SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+SLUG_ALLOWED = "1 to 63 characters A-Z, a-z, 0-9, ., _ and -, the first a letter or digit"
 NAME_LENGTH = 200
 
 

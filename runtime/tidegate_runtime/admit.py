@@ -54,15 +54,15 @@ def catalogue(names: NameTable, key: KeyView, incoming: Incoming) -> bytes:
     if incoming.method != b"GET":
         raise TenantError(405, "method_not_allowed", f"{MODELS} takes GET")
     if incoming.path == MODELS:
-        data = [_model(v) for v in names.visible(key.tenant)]
+        data = [_model(v, n) for v in names.visible(key.tenant) for n in (v.name, *v.aliases)]
         return msgspec.json.encode({"object": "list", "data": data})
     name = incoming.path[len(MODELS) + 1 :]
     view = names.lookup(key.tenant, name)
     if view is None:
         raise model_not_found(name)
-    return msgspec.json.encode(_model(view))
+    return msgspec.json.encode(_model(view, name))
 
 
-def _model(view: ModelView) -> dict[str, object]:
+def _model(view: ModelView, name: str) -> dict[str, object]:
     created = int(view.created)
-    return {"id": view.name, "object": "model", "created": created, "owned_by": view.owner}
+    return {"id": name, "object": "model", "created": created, "owned_by": view.owner}

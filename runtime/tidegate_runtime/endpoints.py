@@ -28,7 +28,7 @@ class ReplicaState:
 
     __slots__ = (
         "answer_error", "answered_at", "first_forward", "gone", "guard", "host", "host_header",
-        "id", "idle", "in_flight", "port", "probe", "start_id", "state",
+        "id", "idle", "in_flight", "port", "probe", "start_id", "state", "suspect_until",
     )  # fmt: skip
 
     def __init__(self, replica: Replica) -> None:
@@ -44,6 +44,7 @@ class ReplicaState:
         self.answered_at = 0.0
         self.answer_error = ""
         self.first_forward = 0.0
+        self.suspect_until = 0.0
         self.gone = False
         self.idle: list[Upstream] = []
         self.probe: asyncio.Task[None] | None = None
@@ -91,7 +92,7 @@ class ModelState:
     """One model: its view, its replicas and who waits for it."""
 
     __slots__ = (
-        "in_flight", "last_request", "price_version", "queue", "replicas", "told", "view",
+        "in_flight", "last_request", "price_version", "queue", "replicas", "suspected_until", "told", "view",
     )  # fmt: skip
 
     def __init__(self, view: ModelView) -> None:
@@ -102,6 +103,7 @@ class ModelState:
         self.last_request = 0.0
         self.price_version = 0
         self.told: ModelDemand | None = None
+        self.suspected_until = 0.0
 
     def demand(self, wall: float, mono: float) -> ModelDemand:
         """What the operator is told of it."""

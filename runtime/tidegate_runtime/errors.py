@@ -67,6 +67,6 @@ def model_not_found(name: str) -> TenantError:
     return TenantError(
         404,
         "model_not_found",
-        f"The model `{name}` does not exist or you do not have access to it.",
+        f"The model `{name[:253]}` does not exist or you do not have access to it.",
         param="model",
     )

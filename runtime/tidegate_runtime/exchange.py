@@ -10,12 +10,18 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from tidegate_billing.links import KeyView
 from tidegate_billing.usage import Outcome, Usage, uuid7
 from tidegate_runtime import http1, openai
+from tidegate_runtime.boundary import bounded
 from tidegate_runtime.errors import EngineError, PlatformError, Refusal
+from tidegate_runtime.reply import Reply
 from tidegate_runtime.settlement import settlement
 from tidegate_runtime.stream import Counts, MalformedAnswer, Scanner, usage_of
+
+log = structlog.get_logger()
 
 if TYPE_CHECKING:
     from tidegate_runtime.endpoints import ModelState, ReplicaState
@@ -26,17 +32,17 @@ if TYPE_CHECKING:
 
 MAX_ATTEMPTS: Final = 4
 Done = Callable[[], None] | None
+UNREACHABLE_SECONDS: Final = 20.0
 SILENT_SECONDS: Final = 600.0
 _RETRYABLE: Final = frozenset({502, 503, 504})
-_HEARTBEAT: Final = b": held\n\n"
 
 
 class Exchange:
     """One admitted request. Ends exactly once, in `_end`."""
 
     __slots__ = (
-        "_attempt", "_content_type", "_forwarded", "_headed", "_parts", "_scanner", "_slot",
-        "_status", "_tail", "_upstream", "body", "ended", "failed", "front", "gate", "heard_at",
+        "_attempt", "_content_type", "_forwarded", "_parts", "_replica", "_reply", "_scanner", "_slot",
+        "_status", "_tail", "_upstream", "body", "connect_until", "ended", "failed", "front", "gate", "heard_at",
         "incoming", "key", "model", "request", "since", "started", "ticket", "tries",
     )  # fmt: skip
 
@@ -59,9 +65,11 @@ class Exchange:
         self.failed: set[str] = set()
         self.ended = False
         self._attempt: Usage | None = None
+        self._replica: ReplicaState | None = None
+        self.connect_until = 0.0
         self._upstream: Upstream | None = None
         self._slot = -1
-        self._headed = False
+        self._reply = Reply(front, incoming)
         self._forwarded = False
         self._reset()
 
@@ -96,11 +104,10 @@ class Exchange:
             replica=replica.id,
             price_version=self.model.price_version,
         )
-        slot = meter.slots.take(attempt.attempt_id) if self.request.stream else 0
-        if slot < 0:
+        self._slot = meter.slots.take(attempt.attempt_id) if self.request.stream else -1
+        if self._slot < 0 and self.request.stream:
             self.refuse(PlatformError(503, "too_many_streams", "Too many streams", retry_after=1))
             return
-        self._slot = slot if self.request.stream else -1
         try:
             meter.attempt(attempt)
         except OSError:
@@ -110,10 +117,12 @@ class Exchange:
             return
         self._attempt = attempt
         self.heard_at = self.gate.loop.time()
+        self._replica = replica
         replica.in_flight += 1
         self.model.in_flight += 1
-        self.gate.connect(self, replica)
+        self.gate.dialer.connect(self, replica)
 
+    @bounded
     def connected(self, upstream: "Upstream") -> None:
         """A connection is there: send the request."""
         attempt = self._attempt
@@ -136,16 +145,18 @@ class Exchange:
 
     # The engine's answer (Reader)
 
+    @bounded
     def answer_head(self, status: int, content_type: bytes) -> None:
         """The answer's head: decides how its body is read."""
         self._status = status
         self._content_type = content_type
-        if status == 200 and content_type.startswith(b"text/event-stream"):
-            request = self.request
+        request = self.request
+        if status == 200 and request.stream and content_type.startswith(b"text/event-stream"):
             self._scanner = Scanner(
                 request.want_usage, request.want_continuous, request.choices, request.prompts
             )
 
+    @bounded
     def answer_body(self, data: bytes) -> None:
         """Bytes of the body: count, store the count, forward."""
         self.heard_at = self.gate.loop.time()
@@ -164,6 +175,7 @@ class Exchange:
         elif out:
             self._forward(out)
 
+    @bounded
     def answer_end(self) -> None:
         """The answer is whole."""
         self._upstream = None
@@ -174,6 +186,7 @@ class Exchange:
         else:
             self._error_end()
 
+    @bounded
     def answer_lost(self, reason: str, *, stale: bool) -> None:
         """The engine's connection broke."""
         self._upstream = None
@@ -197,10 +210,10 @@ class Exchange:
         else:
             self._settle_counted("completed", self._stream_done)
 
+    @bounded
     def _stream_done(self) -> None:
-        if self._tail:
-            self._forward(self._tail)
-        self._last_chunk()
+        self._forward(self._tail)
+        self._reply.end()
         self._end(200)
 
     def _plain_end(self) -> None:
@@ -210,15 +223,15 @@ class Exchange:
         except MalformedAnswer as exc:
             self._retry(str(exc), stale=False)
             return
-        self._parts = [body]
+        self._parts[:] = [body]
         self._settle("completed", counts, self._plain_done)
 
+    @bounded
     def _plain_done(self) -> None:
-        content_type = self._content_type or http1.JSON
-        self._answer(200, self._parts[0], content_type)
+        self._answer(200, self._parts[0], self._content_type or http1.JSON)
 
     def _error_end(self) -> None:
-        replica = self.gate.replica_of(self)
+        replica = self._replica
         leaving = replica is None or not replica.usable
         if self._status in _RETRYABLE or (self._status == 500 and leaving):
             self._retry(f"the engine answered {self._status}", stale=False)
@@ -242,13 +255,24 @@ class Exchange:
             return
         if not stale:
             self.failed.add(attempt.replica)
-            self.gate.suspect(attempt.replica, reason)
+            self.gate.suspect(self._replica, reason)
         self._drop_upstream()
         self._settle("failed", None, None, reason="retry")
         if self.tries < MAX_ATTEMPTS:
             self.gate.place(self, again=True)
         else:
-            self.refuse(EngineError(502, "engine_failed", f"The engine failed: {reason}."))
+            self.refuse(EngineError(502, "engine_failed", "The model's engine failed repeatedly."))
+
+    @bounded
+    def not_connected(self, reason: str) -> None:
+        """The replica took no connection: it is gone, and the world will say so. Nothing was asked,
+        so this is no try; but a replica that is only listed shall not be waited for too long."""
+        now = self.gate.loop.time()
+        if not self.connect_until:
+            self.connect_until = now + UNREACHABLE_SECONDS
+        if now < self.connect_until:
+            self.tries -= 1
+        self._retry(reason, stale=False)
 
     def _break(self, reason: str) -> None:
         """Bytes went out already: bill what was counted, tell the client in-band."""
@@ -256,6 +280,7 @@ class Exchange:
         error = EngineError(502, "engine_broke_off", f"The answer is incomplete: {reason}.")
         self._settle_counted("broken", lambda: self.refuse(error))
 
+    @bounded
     def client_gone(self) -> None:
         """The client left: the engine shall stop, what was counted is billed."""
         if self.ended:
@@ -265,6 +290,7 @@ class Exchange:
         self._settle_counted("aborted", None)
         self._end(499)
 
+    @bounded
     def client_paused(self, paused: bool) -> None:
         """Back-pressure: do not read from the engine what the client does not take."""
         if self._upstream is not None:
@@ -272,8 +298,11 @@ class Exchange:
 
     def silent(self, now: float) -> bool:
         """The engine has said nothing for too long."""
+        if self.front.paused:  # we do not listen
+            self.heard_at = now
         return self._attempt is not None and now - self.heard_at > SILENT_SECONDS
 
+    @bounded
     def give_up(self) -> None:
         """End an attempt whose engine is silent."""
         if self._forwarded:
@@ -291,24 +320,26 @@ class Exchange:
         self, outcome: Outcome, counts: Counts | None, done: Done, reason: str = ""
     ) -> None:
         """Write the settlement of the attempt, if one is open; call `done` when it is durable."""
-        attempt, self._attempt = self._attempt, None
+        attempt = self._attempt
         if attempt is None:
             if done is not None:
                 done()
             return
-        self._release(attempt.replica)
         partial = self._scanner is not None and not self._scanner.final
         settled = settlement(
             attempt, outcome, counts, partial=partial, reason=reason, now=time.time()
         )
+        self._attempt = None
+        self._release()
         if settled.billed:
             self.gate.count_tokens(settled)
         self.gate.meter.settle(settled, self._slot, done)
         self._slot = -1
 
-    def _release(self, replica_id: str) -> None:
+    def _release(self) -> None:
+        """Give back the place at the very replica it was taken from, whatever the world says now."""
+        replica, self._replica = self._replica, None
         self.model.in_flight -= 1
-        replica = self.model.replicas.get(replica_id)
         if replica is not None:
             replica.in_flight -= 1
             if replica.state == "draining" and not replica.in_flight:
@@ -322,60 +353,43 @@ class Exchange:
 
     # To the client
 
-    def _head(self) -> None:
-        if not self._headed:
-            self._headed = True
-            chunked = not self.incoming.http10
-            self.incoming.close |= not chunked
-            self.front.send(http1.stream_head(self.incoming.request_id, chunked=chunked))
-
-    def _frame(self, data: bytes) -> None:
-        self._head()
-        self.front.send(data if self.incoming.http10 else http1.chunk(data))
-
     def _forward(self, data: bytes) -> None:
-        self._forwarded = True
-        self._frame(data)
+        if not self._forwarded:
+            self._forwarded = True
+            self.body = b""  # nothing will be tried again
+        self._reply.events(data)
 
-    def _last_chunk(self) -> None:
-        self._head()
-        if not self.incoming.http10:
-            self.front.send(http1.LAST_CHUNK)
-
+    @bounded
     def heartbeat(self) -> None:
-        """Tell a waiting stream's client (and what is between) that we are alive."""
-        self._frame(_HEARTBEAT)
+        """Tell a waiting stream's client that we are alive."""
+        self._reply.heartbeat()
 
     def _answer(self, status: int, body: bytes, content_type: bytes) -> None:
-        if self.ended:
-            return
-        if self._headed:  # heartbeats went out: the answer's place is an event
-            self._frame(b"data: " + body + b"\n\n")
-            self._last_chunk()
-        else:
-            close = self.incoming.close
-            request_id = self.incoming.request_id
-            self.front.send(
-                http1.plain(status, body, request_id, content_type=content_type, close=close)
-            )
-        self._end(status)
+        if not self.ended:
+            self._reply.whole(status, body, content_type)
+            self._end(status)
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer with an error: by status where nothing went out, else in-band without [DONE]."""
+        if not self.ended:
+            self.gate.refused(self.incoming, refusal)
+            self._reply.whole(refusal.status, refusal.body(), retry_after=refusal.retry_after)
+            self._end(refusal.status)
+
+    def fail(self, *_: object) -> None:
+        """A fault of ours in this request: end it alone, settled and told (see `boundary`)."""
+        log.exception("request_failed", request_id=self.incoming.request_id)
         if self.ended:
             return
-        self.gate.refused(self.incoming, refusal)
-        if self._headed:
-            self._frame(b"data: " + refusal.body() + b"\n\n")
-            self._last_chunk()
-        else:
-            self.front.send(
-                http1.plain(
-                    refusal.status, refusal.body(), self.incoming.request_id,
-                    retry_after=refusal.retry_after, close=self.incoming.close,
-                )
-            )  # fmt: skip
-        self._end(refusal.status)
+        try:
+            self.gate.unhold(self)
+            self._drop_upstream()
+            self._settle_counted("broken", None)
+            self.refuse(PlatformError(500, "internal_error", "Tidegate failed on this request."))
+        finally:
+            if not self.ended:
+                self._end(500)
+                self.front.close()
 
     def _end(self, status: int) -> None:
         if self.ended:

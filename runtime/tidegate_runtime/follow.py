@@ -24,6 +24,9 @@ log = structlog.get_logger()
 SILENCE: Final = 15.0
 """Beats come every 5 s: a link silent for this long is dead."""
 
+RENEW: Final = 60.0
+"""How often a beat alone renews the picture on disk."""
+
 
 async def lines(
     client: httpx.AsyncClient, url: str, take: Callable[[str], Awaitable[None]]
@@ -55,7 +58,7 @@ class Links:
         self._client = client
         self._path = path
         self._world: WorldLine | None = None
-        self._saved: tuple[int, int] = (-1, -1)
+        self._saved_at = 0.0
 
     def restore(self) -> None:
         """Start from the last good picture, if there is one."""
@@ -66,6 +69,7 @@ class Links:
         if known.snapshot is not None:
             self._gate.tenants.apply(known.snapshot, self._gate.loop.time() - age)
         if known.world is not None:
+            self._world = known.world
             self._gate.apply(known.world)
         log.info("picture_restored", age_seconds=round(age, 1))
 
@@ -80,6 +84,8 @@ class Links:
             line = msgspec.json.decode(text, type=SnapshotLine)
             self._gate.tenants.apply(line, self._gate.loop.time())
             if line.type == "beat":
+                if self._gate.loop.time() - self._saved_at > RENEW:
+                    self._save()
                 return
             self._gate.repriced()
             ack = SnapshotAck(router=self._gate.name, version=line.version)
@@ -99,7 +105,11 @@ class Links:
             self._gate.loop.call_soon(self._save)
 
     def _save(self) -> None:
+        tenants, now = self._gate.tenants, self._gate.loop.time()
+        self._saved_at = now
+        age = tenants.age(now)
+        at = 0.0 if age is None else time.time() - age
         try:
-            picture.save(self._path, self._gate.tenants.picture(), self._world)
+            picture.save(self._path, at, tenants.picture(), self._world)
         except OSError as exc:
             log.warning("picture_not_saved", error=str(exc))

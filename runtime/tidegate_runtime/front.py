@@ -5,6 +5,7 @@ requests, time) and frames answers. What a request means is the gate's business.
 """
 
 import asyncio
+import re
 from collections import deque
 from typing import Final, Protocol
 
@@ -12,17 +13,23 @@ import httptools
 
 from tidegate_billing.usage import uuid7
 from tidegate_runtime import http1
-from tidegate_runtime.errors import Refusal, TenantError
+from tidegate_runtime.errors import PlatformError, Refusal, TenantError
 
 MAX_HEAD: Final = 64 * 1024
 MAX_URL: Final = 8 * 1024
 MAX_BODY: Final = 32 * 1024 * 1024
+TRUSTED_BODY: Final = 64 * 1024
+"""A body beyond this is read only from somebody with a valid key."""
+MAX_BUFFERED: Final = 1024 * 1024 * 1024
+"""All request bodies in memory together, held ones included."""
+MAX_CONNECTIONS: Final = 16_384
 MAX_PIPELINED: Final = 16
 HEAD_SECONDS: Final = 15.0
-BODY_SECONDS: Final = 120.0
+BODY_SECONDS: Final = 60.0
 KEEP_ALIVE_SECONDS: Final = 75.0
 LINGER_SECONDS: Final = 2.0
-STALL_SECONDS: Final = 60.0
+STALL_SECONDS: Final = 30.0
+_UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _HIGH_WATER: Final = 256 * 1024
 
 
@@ -30,7 +37,7 @@ class Incoming:
     """One request as it came. `request_id` is ours; the client's own is kept beside it."""
 
     __slots__ = (
-        "body", "client_request_id", "close", "http10", "method", "path", "request_id", "size",
+        "body", "buffered", "client_request_id", "close", "http10", "method", "path", "request_id", "size",
         "token", "trace",
     )  # fmt: skip
 
@@ -40,8 +47,9 @@ class Incoming:
         self.token = b""
         self.client_request_id = ""
         self.trace = b""
-        self.body: list[bytes] = []
+        self.body = bytearray()
         self.size = 0
+        self.buffered = 0
         self.close = False
         self.http10 = False
         self.request_id = "req-" + uuid7()
@@ -61,9 +69,13 @@ class Handler(Protocol):
     """Where requests go."""
 
     fronts: set["Front"]
+    buffered: int
 
     def handle(self, front: "Front", incoming: Incoming) -> None:
         """Answer one request through `front`."""
+
+    def stranger(self, incoming: Incoming) -> Refusal | None:
+        """Why the body of this request is not worth reading."""
 
     def refused(self, incoming: Incoming, refusal: Refusal) -> None:
         """A request was refused before it was whole."""
@@ -104,15 +116,25 @@ class Front(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]
         self.transport.set_write_buffer_limits(_HIGH_WATER)  # type: ignore[union-attr]
         self._handler.fronts.add(self)
+        if len(self._handler.fronts) > MAX_CONNECTIONS:
+            self.transport.abort()  # type: ignore[union-attr]
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: whoever answers it must stop."""
         self.transport = None
         self._handler.fronts.discard(self)
+        for incoming in (self._in, self._busy, *self._queue):
+            self._forget(incoming)
         self._queue.clear()
         listener, self.listener = self.listener, None
         if listener is not None:
             listener.client_gone()
+
+    def _forget(self, incoming: Incoming | None) -> None:
+        """Its body no longer counts."""
+        if incoming is not None:
+            self._handler.buffered -= incoming.buffered
+            incoming.buffered = 0
 
     def pause_writing(self) -> None:
         """The client does not keep up."""
@@ -134,10 +156,12 @@ class Front(asyncio.Protocol):
             self._since = self._loop.time()
             self._whole = False
         self._head_bytes += len(data)
+        if self._in is None and b"pgrade" in data:
+            data = _without_upgrade(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._refuse(TenantError(400, "upgrade_refused", "Protocol upgrades are not served"))
+            pass  # refused where the head was whole
         except httptools.HttpParserError:
             self._refuse(TenantError(400, "bad_request", "The request is not valid HTTP/1.1"))
         if self._refusal is None and self._in is not None and self._head_bytes > 2 * MAX_HEAD:
@@ -150,6 +174,7 @@ class Front(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """A request starts."""
         self._in = Incoming()
+        self._whole = False
         self._head_bytes = 0
         self._expect = False
 
@@ -165,7 +190,7 @@ class Front(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; only those we need are kept."""
         incoming = self._in
-        if incoming is None:
+        if incoming is None or incoming.method:  # after the body: a trailer, which means nothing
             return
         incoming.size += len(name) + len(value) + 4
         if incoming.size > MAX_HEAD:
@@ -192,7 +217,15 @@ class Front(asyncio.Protocol):
         incoming.size = 0
         incoming.method = self._parser.get_method()
         incoming.http10 = self._parser.get_http_version() == "1.0"
-        if self._expect and self._busy is None and self.transport is not None:
+        if self._parser.should_upgrade():  # CONNECT, or an Upgrade that data_received did not see
+            self._refuse(TenantError(400, "upgrade_refused", "Protocol upgrades are not served"))
+            return
+        if (
+            self._expect
+            and not incoming.http10
+            and self._busy is None
+            and self.transport is not None
+        ):
             self.transport.write(http1.CONTINUE)
 
     def on_body(self, data: bytes) -> None:
@@ -201,9 +234,20 @@ class Front(asyncio.Protocol):
         if incoming is None or self._refusal is not None:
             return
         self._head_bytes = 0
+        known = incoming.size > TRUSTED_BODY
         incoming.size += len(data)
-        incoming.body.append(data)
+        incoming.body += data
+        self._handler.buffered += len(data)
+        incoming.buffered += len(data)
         self._check_size(incoming.size)
+        if not known and incoming.size > TRUSTED_BODY:
+            refusal = self._handler.stranger(incoming)
+            if refusal is not None:
+                self._refuse(refusal)
+        if self._handler.buffered > MAX_BUFFERED:
+            self._refuse(
+                PlatformError(503, "overloaded", "Too many bodies in memory", retry_after=1)
+            )
 
     def on_message_complete(self) -> None:
         """The request is whole: answer it, or queue it behind the one being answered."""
@@ -219,8 +263,6 @@ class Front(asyncio.Protocol):
         self._queue.append(incoming)
         if len(self._queue) > MAX_PIPELINED:
             self._refuse(TenantError(400, "too_many_pipelined", "Too many pipelined requests"))
-        elif self.transport is not None:
-            self.transport.pause_reading()
 
     # Answers
 
@@ -236,6 +278,7 @@ class Front(asyncio.Protocol):
     def finish(self) -> None:
         """The answer is whole: close, or take the next request."""
         incoming, self._busy, self.listener = self._busy, None, None
+        self._forget(incoming)
         self._since = self._loop.time()
         if self.transport is None or incoming is None:
             return
@@ -249,10 +292,7 @@ class Front(asyncio.Protocol):
 
     def _next(self) -> None:
         if self._busy is None and self._queue and self.transport is not None:
-            incoming = self._queue.popleft()
-            if not self._queue:
-                self.transport.resume_reading()
-            self._start(incoming)
+            self._start(self._queue.popleft())
 
     def close(self) -> None:
         """End the connection once what was written is sent."""
@@ -275,6 +315,7 @@ class Front(asyncio.Protocol):
         if refusal is None or self.transport is None or self._since < 0:
             return
         self._in = None
+        self._forget(incoming)
         self._handler.refused(incoming, refusal)
         self.transport.write(
             http1.plain(refusal.status, refusal.body(), incoming.request_id, close=True)
@@ -312,3 +353,10 @@ class Front(asyncio.Protocol):
             self._stalled_since, self._stalled_size = now, size
         elif now - self._stalled_since > STALL_SECONDS:
             self.transport.abort()
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """An offer to upgrade may be ignored (RFC 9110, 7.8), but the parser stops at one: rename the
+    header of a request that begins here. Many HTTP/2 clients offer `h2c` on every request."""
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nX-Ignored:", head) + end + rest

@@ -17,8 +17,10 @@ from tidegate_billing.links import KeyView
 from tidegate_billing.usage import Usage
 from tidegate_runtime import http1, openai
 from tidegate_runtime.admit import catalogue, identify, resolve
+from tidegate_runtime.boundary import bounded
 from tidegate_runtime.contract.links import DemandLine, Replica, WorldLine
 from tidegate_runtime.contract.names import NameTable
+from tidegate_runtime.dial import Dialer
 from tidegate_runtime.endpoints import ModelState, ReplicaState, merge
 from tidegate_runtime.errors import (
     EngineError,
@@ -29,15 +31,14 @@ from tidegate_runtime.errors import (
 )
 from tidegate_runtime.exchange import Exchange
 from tidegate_runtime.front import Front, Incoming
-from tidegate_runtime.hold import Ticket
+from tidegate_runtime.hold import Full, Ticket
 from tidegate_runtime.meter import Meter
 from tidegate_runtime.route import Wait, least_load
 from tidegate_runtime.tenants import Tenants
-from tidegate_runtime.upstream import Upstream
 
 log = structlog.get_logger()
 
-CONNECT_SECONDS: Final = 5.0
+SUSPECT_SECONDS: Final = 1.0
 TENANT_SHARE: Final = 1.0
 """The part of a model's held places one tenant may fill; a plan's setting later."""
 
@@ -52,6 +53,7 @@ class Gate:
         self.loop = asyncio.get_running_loop()
         self.fronts: set[Front] = set()
         self.live: set[Exchange] = set()
+        self.buffered = 0
         self.models: dict[str, ModelState] = {}
         self.names = NameTable.build([])
         self.news = asyncio.Event()
@@ -59,24 +61,48 @@ class Gate:
         self.tokens: Counter[tuple[str, str]] = Counter()
         self.stopping = False
         self.probe_started: Callable[[ModelState, ReplicaState], None] = lambda model, replica: None
-        self._connecting: set[asyncio.Task[None]] = set()
+        self.dialer = Dialer(self.loop)
 
     # Requests
 
+    @bounded
     def handle(self, front: Front, incoming: Incoming) -> None:
         """Answer one request (called by the front; errors become answers here)."""
         try:
             self._handle(front, incoming)
         except Refusal as refusal:
-            self.refused(incoming, refusal)
-            self.requests["", refusal.status] += 1
-            front.send(
-                http1.plain(
-                    refusal.status, refusal.body(), incoming.request_id,
-                    retry_after=refusal.retry_after, close=incoming.close,
-                )
-            )  # fmt: skip
-            front.finish()
+            self._refuse(front, incoming, refusal)
+
+    def fail(self, *args: object) -> None:
+        """A fault of ours before or while a request became an exchange (see `boundary`)."""
+        front, incoming = args[:2]
+        assert isinstance(front, Front)
+        assert isinstance(incoming, Incoming)
+        if isinstance(front.listener, Exchange):
+            front.listener.fail()
+            return
+        log.exception("request_failed", request_id=incoming.request_id)
+        refusal = PlatformError(500, "internal_error", "Tidegate failed on this request.")
+        self._refuse(front, incoming, refusal)
+
+    def _refuse(self, front: Front, incoming: Incoming, refusal: Refusal) -> None:
+        self.refused(incoming, refusal)
+        self.requests["", refusal.status] += 1
+        front.send(
+            http1.plain(
+                refusal.status, refusal.body(), incoming.request_id, retry_after=refusal.retry_after,
+                close=incoming.close, head=incoming.method == b"HEAD",
+            )
+        )  # fmt: skip
+        front.finish()
+
+    def stranger(self, incoming: Incoming) -> Refusal | None:
+        """Why a large body is not worth reading: nobody known sends it."""
+        try:
+            identify(self.tenants, incoming, self.loop.time())
+        except Refusal as refusal:
+            return refusal
+        return None
 
     def _handle(self, front: Front, incoming: Incoming) -> None:
         endpoint = incoming.path
@@ -86,16 +112,10 @@ class Gate:
             return
         if incoming.method != b"POST":
             raise TenantError(405, "method_not_allowed", f"{endpoint} takes POST")
-        body = b"".join(incoming.body)
-        incoming.body = []
+        body = bytes(incoming.body)
+        incoming.body.clear()
         request = openai.parse(endpoint, body)
         model = self.models[resolve(self.names, key, request).deployment]
-        if self.stopping:
-            raise PlatformError(503, "stopping", "The gateway is stopping", retry_after=1)
-        if self.meter.refusal:
-            raise self.unmetered()
-        if model.view.suspend:
-            raise EngineError(503, "model_suspended", f"The model `{request.model}` is suspended")
         exchange = Exchange(self, front, incoming, key, model, request, body)
         model.last_request = exchange.started
         front.listener = exchange
@@ -114,31 +134,57 @@ class Gate:
         if self.models.get(model.view.deployment) is not model:
             exchange.refuse(model_not_found(exchange.request.model))
             return
+        refusal = self._closed(exchange)
+        if refusal is not None:
+            exchange.refuse(refusal)
+            return
         if not model.queue and (model.price_version or not self.tenants.priced):
             chosen = self._pick(model, exchange)
             if isinstance(chosen, ReplicaState):
                 exchange.dispatch(chosen)
                 return
         self._hold(exchange, front=again)
+        self.freed(model)  # those before it may all be waiting for something else
+
+    def _closed(self, exchange: Exchange) -> Refusal | None:
+        """Why nothing may be dispatched for this exchange now, however it came here."""
+        view = exchange.model.view
+        if self.stopping:
+            return PlatformError(503, "stopping", "The gateway is stopping", retry_after=1)
+        if self.meter.refusal:
+            return self.unmetered()
+        if view.suspend:
+            return EngineError(503, "model_suspended", f"The model `{view.name}` is suspended")
+        if self.tenants.priced and not self.tenants.knows(exchange.key.id):
+            return TenantError(401, "invalid_api_key", "The API key is not valid")
+        return None
 
     def _pick(self, model: ModelState, exchange: Exchange) -> ReplicaState | Wait:
+        if self.loop.time() < model.suspected_until:
+            now = self.loop.time()
+            sound = [r for r in model.replicas.values() if r.suspect_until <= now]
+            chosen = least_load(sound, model.view.max_concurrency, exchange.failed)
+            if isinstance(chosen, ReplicaState) or chosen.reason == "all_busy":
+                return chosen
         return least_load(model.replicas.values(), model.view.max_concurrency, exchange.failed)
 
     def _hold(self, exchange: Exchange, *, front: bool) -> None:
         view = exchange.model.view
         seconds = view.hold_seconds if exchange.request.stream else view.non_stream_hold_seconds
         failure = view.failure
-        known = failure.start_id if failure is not None else ""
+        known = failure.start_id if failure is not None and failure.final else ""
         if exchange.ticket is not None:  # it waited before: what it knew then goes on
             known = exchange.ticket.known_failure
         ticket = Ticket(
             exchange, exchange.key.tenant, exchange.since, exchange.since + seconds, known
         )
-        full = exchange.model.queue.push(ticket, view.max_held, TENANT_SHARE, front=front)
+        queue = exchange.model.queue
+        full = queue.push(ticket, view.max_held, TENANT_SHARE, front=front)
+        if full is not None and (victim := queue.displace(ticket.tenant)) is not None:
+            victim.item.refuse(_too_many(full))
+            full = queue.push(ticket, view.max_held, TENANT_SHARE, front=front)
         if full is not None:
-            status, kind = (429, TenantError) if full.scope == "tenant" else (503, PlatformError)
-            message = f"{full.limit} requests wait for this model already"
-            exchange.refuse(kind(status, "held_queue_full", message, retry_after=5))
+            exchange.refuse(_too_many(full))
             return
         exchange.ticket = ticket
         if len(exchange.model.queue) == 1:
@@ -160,48 +206,30 @@ class Gate:
             return
         skipped: list[Ticket[Exchange]] = []
         while (ticket := model.queue.pop()) is not None:
-            chosen = self._pick(model, ticket.item)
+            exchange = ticket.item
+            refusal = self._closed(exchange)
+            if refusal is not None:
+                exchange.refuse(refusal)
+                continue
+            chosen = self._pick(model, exchange)
             if isinstance(chosen, ReplicaState):
-                ticket.item.dispatch(chosen)
+                exchange.dispatch(chosen)
                 continue
             skipped.append(ticket)
             if chosen.reason != "all_failed":
                 break
-        for ticket in reversed(skipped):
-            self._hold(ticket.item, front=True)
+        for ticket in reversed(skipped):  # a turn that led to nothing is not a turn
+            model.queue.put_back(ticket)
 
-    # Connections
-
-    def connect(self, exchange: Exchange, replica: ReplicaState) -> None:
-        """Give the exchange a connection: an idle one, or a new one."""
-        while replica.idle:
-            upstream = replica.idle.pop()
-            if upstream.transport is not None and not upstream.transport.is_closing():
-                exchange.connected(upstream)
-                return
-        task = self.loop.create_task(self._dial(exchange, replica))
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
-
-    async def _dial(self, exchange: Exchange, replica: ReplicaState) -> None:
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                _, upstream = await self.loop.create_connection(
-                    lambda: Upstream(replica), replica.host, replica.port
-                )
-        except OSError as exc:  # TimeoutError is one
-            exchange.answer_lost(f"cannot connect: {exc or 'timeout'}", stale=False)
+    def suspect(self, replica: ReplicaState | None, reason: str) -> None:
+        """A replica failed a request: while others can serve, nobody else shall try it at once."""
+        if replica is None:
             return
-        exchange.connected(upstream)
-
-    def replica_of(self, exchange: Exchange) -> ReplicaState | None:
-        """The replica of the exchange's open attempt, if it still exists."""
-        attempt = exchange._attempt  # noqa: SLF001 - the exchange is this module's other half
-        return None if attempt is None else exchange.model.replicas.get(attempt.replica)
-
-    def suspect(self, replica_id: str, reason: str) -> None:
-        """A replica failed a request."""
-        log.warning("attempt_failed", replica=replica_id, reason=reason)
+        log.warning("attempt_failed", replica=replica.id, reason=reason)
+        replica.suspect_until = self.loop.time() + SUSPECT_SECONDS
+        model = next((m for m in self.models.values() if replica.id in m.replicas), None)
+        if model is not None:
+            model.suspected_until = replica.suspect_until
 
     # The world
 
@@ -336,7 +364,7 @@ class Gate:
 
     def salt(self, key: KeyView, request: openai.Request) -> str:
         """The prefix cache's salt: the tenant's, with the caller's own mixed in."""
-        if not self.tenants.priced or request.endpoint == openai.EMBEDDINGS:
+        if not self.tenants.priced:
             return ""
         return hashlib.sha256(f"{key.tenant}\0{request.cache_salt}".encode()).hexdigest()[:32]
 
@@ -356,3 +384,10 @@ class Gate:
         """An exchange is over."""
         self.live.discard(exchange)
         self.requests[exchange.model.view.name, status] += 1
+
+
+def _too_many(full: Full) -> Refusal:
+    message = f"{full.limit} requests wait for this model already"
+    if full.scope == "tenant":
+        return TenantError(429, "held_queue_full", message, retry_after=5)
+    return PlatformError(503, "held_queue_full", message, retry_after=5)

@@ -87,6 +87,24 @@ class HoldQueue(Generic[T]):
             return ticket
         return None
 
+    def put_back(self, ticket: Ticket[T]) -> None:
+        """Undo `pop`: the ticket is first of its line again, and its tenant's turn comes first."""
+        self._lines.setdefault(ticket.tenant, deque()).appendleft(ticket)
+        self._lines.move_to_end(ticket.tenant, last=False)
+        self._per_tenant[ticket.tenant] = self._per_tenant.get(ticket.tenant, 0) + 1
+        self._count += 1
+        ticket.live = True
+
+    def displace(self, tenant: str) -> Ticket[T] | None:
+        """Make room in a full queue for a tenant that has less than its share of it: the newest
+        ticket of the longest line is taken out and returned; None where `tenant` has its share."""
+        longest = max(self._per_tenant, key=self._per_tenant.__getitem__, default=tenant)
+        if self._per_tenant.get(longest, 0) <= self._per_tenant.get(tenant, 0) + 1:
+            return None
+        victim = next(t for t in reversed(self._lines[longest]) if t.live)
+        self._leave(victim)
+        return victim
+
     def remove(self, ticket: Ticket[T]) -> None:
         """Take a ticket out (its client left). Its place in the line is skipped later."""
         if ticket.live:

@@ -22,13 +22,14 @@ def plain(
     content_type: bytes = JSON,
     retry_after: int | None = None,
     close: bool = False,
+    head: bool = False,
 ) -> bytes:
-    """A whole answer of known length."""
+    """A whole answer of known length; `head` answers a HEAD request, so without the body."""
     extra = b"" if retry_after is None else b"retry-after: %d\r\n" % retry_after
     if close:
         extra += b"connection: close\r\n"
     return b"%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b" % (
-        status_line(status), content_type, len(body), request_id.encode(), extra, body,
+        status_line(status), content_type, len(body), request_id.encode(), extra, b"" if head else body,
     )  # fmt: skip
 
 

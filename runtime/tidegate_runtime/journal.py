@@ -18,6 +18,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
+from errno import ENOSPC
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -29,13 +30,22 @@ _HEAD: Final = struct.Struct("<IIQ")
 _ACKED: Final = struct.Struct("<Q")
 SEGMENT_BYTES: Final = 4 * 1024 * 1024
 _READ: Final = 1024 * 1024
-RESERVE: Final = 2048
+RESERVE: Final = 1024
 """Room kept for the settlement of each open attempt, in bytes: more than any record takes."""
 
 _ATTEMPT: Final = 1 << 31
 """Set in a record's length where the event opens an attempt: no need to decode it to know."""
 
 _EVENT: Final = msgspec.json.Decoder(Usage)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 class JournalFull(OSError):
@@ -81,18 +91,27 @@ class Segment:
 
     @classmethod
     def create(cls, folder: Path, first: int, size: int) -> "Segment":
-        """Make and zero a segment. Raises OSError, leaving nothing, where the disk is full."""
-        path = folder / f"{first:010d}.log"
+        """Make and zero a segment. Raises OSError, leaving nothing, where the disk is full.
+
+        It gets its name when it is whole: a crash while it is made leaves nothing to read."""
+        path = folder / f"{first:010d}.tmp"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             if os.pwrite(fd, bytes(size), 0) != size:
-                raise JournalFull(f"no disk space for a journal segment of {size} bytes")
+                raise JournalFull(ENOSPC, f"no disk space for a journal segment of {size} bytes")
             os.fsync(fd)
+            return cls(path, fd, first, size)
         except OSError:
             os.close(fd)
             path.unlink()
             raise
-        return cls(path, fd, first, size)
+
+    def name(self, first: int) -> None:
+        """Take the place behind record `first` - 1, durably. Raises OSError."""
+        path = self.path.with_name(f"{first:010d}.log")
+        self.path.rename(path)
+        self.path, self.first, self.last = path, first, first - 1
+        sync_folder(path.parent)
 
     @classmethod
     def open(cls, path: Path) -> "Segment":
@@ -107,7 +126,7 @@ class Segment:
         """Write one record: a copy into the mapped file, no system call. Raises JournalFull."""
         end = self.end + _HEAD.size + len(payload)
         if end > self.size:
-            raise JournalFull(f"journal segment {self.path.name} is full")
+            raise JournalFull(ENOSPC, f"journal segment {self.path.name} is full")
         length = len(payload) | _ATTEMPT if attempt else len(payload)
         head = _HEAD.pack(length, zlib.crc32(payload, number & 0xFFFF_FFFF), number)
         self.map[self.end : end] = head + payload
@@ -146,7 +165,7 @@ class Journal:
     def __init__(self, folder: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.folder = folder
-        self._size = segment_bytes
+        self.segment_bytes = segment_bytes
         self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -168,6 +187,8 @@ class Journal:
     @staticmethod
     def _former(folder: Path) -> list[Segment]:
         segments = []
+        for path in folder.glob("*.tmp"):  # never had a record: they are named first
+            path.unlink()
         for path in sorted(folder.glob("*.log")):
             segment = Segment.open(path)
             if segment.end:
@@ -181,10 +202,14 @@ class Journal:
         if not path.exists():
             fresh = self.folder / "id.new"
             fresh.write_text(uuid7())
+            with fresh.open() as file:
+                os.fsync(file.fileno())
             fresh.replace(path)
+            sync_folder(self.folder)
         return path.read_text()
 
     def _add(self, segment: Segment) -> None:
+        segment.name(self.number + 1)
         self.segments.append(segment)
 
     @property
@@ -222,22 +247,13 @@ class Journal:
     def _rotate(self) -> None:
         segment, self.spare = self.spare, None
         if segment is None:
-            segment = Segment.create(self.folder, self.number + 1, self._size)
-        if segment.first != self.number + 1:
-            path = self.folder / f"{self.number + 1:010d}.log"
-            segment.path.rename(path)
-            segment.path, segment.first = path, self.number + 1
-            segment.last = self.number
+            segment = Segment.create(self.folder, self.number + 1, self.segment_bytes)
         os.fdatasync(self.current.fd)
         self._add(segment)
 
     def make_spare(self) -> Segment:
-        """A segment for later, made by the commit thread; its name is given when it is used."""
-        path = self.folder / "spare.tmp"
-        segment = Segment.create(self.folder, 0, self._size)
-        segment.path.rename(path)
-        segment.path = path
-        return segment
+        """A segment for later, made by the commit thread; it is named when it is used."""
+        return Segment.create(self.folder, 0, self.segment_bytes)
 
     def read_next(self, limit: int) -> list[Record]:
         """Up to `limit` records that were not read before and are not confirmed, in order."""

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import httpx
 import msgspec
@@ -37,6 +37,16 @@ OPEN_TOLD_AFTER: Final = 2.0
 LOW_DISK: Final = 2 * 1024 * 1024
 
 Done = Callable[[], None]
+
+
+class _Work(NamedTuple):
+    """What the commit thread did: synced up to record `number` (0: nothing), made a spare, or why
+    not. `lasting`: it cannot be cured while this process lives."""
+
+    number: int
+    spare: Segment | None
+    fault: str
+    lasting: bool = False
 
 
 class _Batch(msgspec.Struct):
@@ -61,6 +71,7 @@ class Meter:
         self._told: set[str] = set()
         self._news = asyncio.Event()
         self._fault = ""
+        self._lasting = False
         self._wake = threading.Event()
         self._closing = False
         self._syncing = False
@@ -154,31 +165,51 @@ class Meter:
             self._wake.clear()
             if self._closing:
                 return
-            number, spare, fault = self.journal.number, None, ""
-            try:
-                if self._waiting:
-                    os.fdatasync(self.journal.current.fd)
-                disk = os.statvfs(self.journal.folder)
-                if disk.f_bavail * disk.f_frsize < LOW_DISK:
-                    fault = "no disk space is left for the usage journal"
-                elif self._want_spare:
-                    spare = self.journal.make_spare()
-            except OSError as exc:
-                fault, number = f"the usage journal cannot be written: {exc.strerror}", 0
-            self._loop.call_soon_threadsafe(self._committed, number, spare, fault)
+            done = self._work()
+            self._loop.call_soon_threadsafe(self._committed, done)
 
-    def _committed(self, number: int, spare: Segment | None, fault: str) -> None:
-        if spare is not None:
-            self.journal.spare, self._want_spare = spare, False
-        if fault != self._fault:
-            log.error("journal_fault", reason=fault) if fault else log.info("journal_recovered")
-            self._fault = fault
+    def _work(self) -> _Work:
+        """One turn of the commit thread. Confirms only what it synced itself."""
+        number = self.journal.number
+        try:
+            if self._waiting:
+                os.fdatasync(self.journal.current.fd)
+            else:
+                number = 0
+        except OSError as exc:
+            return _Work(0, None, f"the usage journal cannot be synced: {exc}", lasting=True)
+        try:
+            disk = os.statvfs(self.journal.folder)
+            if disk.f_bavail * disk.f_frsize < self.journal.segment_bytes + LOW_DISK:
+                if self._want_spare:
+                    return _Work(number, None, "no disk space is left for the usage journal")
+            elif self._want_spare:
+                return _Work(number, self.journal.make_spare(), "")
+        except OSError as exc:
+            return _Work(number, None, f"the usage journal cannot grow: {exc}")
+        low = disk.f_bavail * disk.f_frsize < LOW_DISK
+        return _Work(number, None, "no disk space is left for the usage journal" if low else "")
+
+    def _committed(self, work: _Work) -> None:
+        if work.spare is not None:
+            self.journal.spare, self._want_spare = work.spare, False
+        if not self._lasting and work.fault != self._fault:
+            log.error("journal_fault", reason=work.fault) if work.fault else log.info(
+                "journal_recovered"
+            )
+            self._fault = work.fault
+        # After a failed sync the kernel forgets what it could not write: a later success proves
+        # nothing, so this process meters no new work any more.
+        self._lasting |= work.lasting
         waiting = self._waiting
-        while waiting and waiting[0][0] <= number:
-            waiting.popleft()[1]()
+        ready = []
+        while waiting and waiting[0][0] <= work.number:
+            ready.append(waiting.popleft()[1])
         self._syncing = False
-        if waiting and not fault:
+        if waiting and not self._lasting:
             self._kick()
+        for done in ready:
+            self._loop.call_soon(done)
 
     # The shipper.
 
@@ -208,17 +239,22 @@ class Meter:
             try:
                 answer = await client.post(url, content=body, headers=headers)
                 if answer.status_code == 200:
+                    ack = msgspec.json.decode(answer.content, type=UsageAck)
                     break
                 log.warning("usage_refused", status=answer.status_code, body=answer.text[:200])
-            except httpx.HTTPError as exc:
+            except (httpx.HTTPError, msgspec.DecodeError) as exc:
                 log.warning("billing_away", error=type(exc).__name__)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 1.0)
-        ack = msgspec.json.decode(answer.content, type=UsageAck)
         for event_id in ack.conflicts:
             log.error("usage_conflict", event_id=event_id)
         self._told.update(e.attempt_id for e in open_ones)
-        self.journal.acknowledge(max(ack.acked, last))
+        self._told &= self.journal.open_attempts.keys()
+        # Never further than what was sent: after a power loss billing may know more of this
+        # journal than is left of it, and those numbers are used again.
+        if ack.acked > self.journal.number:
+            log.error("journal_behind_billing", acked=ack.acked, number=self.journal.number)
+        self.journal.acknowledge(last)
 
     async def keep(self) -> None:
         """Without a billing service (a router alone): confirm to ourselves."""

@@ -37,16 +37,17 @@ class _Generation(msgspec.Struct):
 
 
 class _Chat(_Generation, kw_only=True):
-    messages: list[msgspec.Raw]
+    messages: msgspec.Raw
 
 
 class _Completion(_Generation, kw_only=True):
-    prompt: str | list[msgspec.Raw]
+    prompt: msgspec.Raw
 
 
 class _Embedding(msgspec.Struct):
     model: str
-    input: str | list[msgspec.Raw]
+    input: msgspec.Raw
+    cache_salt: str | None = None
 
 
 class Request(NamedTuple):
@@ -71,6 +72,7 @@ _DECODERS: Final[dict[str, msgspec.json.Decoder[_Chat] | msgspec.json.Decoder[_C
     COMPLETIONS: msgspec.json.Decoder(_Completion),
 }
 _EMBEDDING: Final = msgspec.json.Decoder(_Embedding)
+_LIST: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _OPTIONS: Final = msgspec.json.Decoder(_StreamOptions)
 
 
@@ -79,9 +81,8 @@ def parse(endpoint: str, body: bytes) -> Request:
     try:
         if endpoint == EMBEDDINGS:
             embedding = _EMBEDDING.decode(body)
-            if not embedding.input:
-                raise _bad("input", "`input` must not be empty")
-            return Request(embedding.model, EMBEDDINGS)
+            _text_or_list("input", bytes(embedding.input))
+            return Request(embedding.model, EMBEDDINGS, cache_salt=embedding.cache_salt or "")
         return _generation(endpoint, _DECODERS[endpoint].decode(body))
     except msgspec.ValidationError as exc:
         raise _bad(_field(str(exc)), str(exc)) from exc
@@ -92,10 +93,8 @@ def parse(endpoint: str, body: bytes) -> Request:
 
 
 def _generation(endpoint: str, doc: _Generation) -> Request:
-    if isinstance(doc, _Chat) and not doc.messages:
-        raise _bad("messages", "`messages` must hold at least one message")
-    if isinstance(doc, _Completion) and not doc.prompt:
-        raise _bad("prompt", "`prompt` must not be empty")
+    if isinstance(doc, _Chat) and not _is_filled_list(bytes(doc.messages)):
+        raise _bad("messages", "`messages` must be a list of at least one message")
     choices = 1 if doc.n is None else doc.n
     if not 1 <= choices <= MAX_CHOICES:
         raise _bad("n", f"`n` must be from 1 to {MAX_CHOICES}, got {choices}")
@@ -124,12 +123,28 @@ def _generation(endpoint: str, doc: _Generation) -> Request:
     )
 
 
+_SPACE: Final = b" \t\r\n"
+
+
+def _is_filled_list(raw: bytes) -> bool:
+    return raw[:1] == b"[" and raw[1:].lstrip(_SPACE)[:1] != b"]"
+
+
+def _text_or_list(param: str, raw: bytes) -> None:
+    """Elements are not looked at: a body of millions of numbers must cost no more than its bytes."""
+    if not (_is_filled_list(raw) or (raw[:1] == b'"' and raw != b'""')):
+        raise _bad(param, f"`{param}` must be a text or a list, and not empty")
+
+
 def _prompts(doc: _Generation) -> int:
     """A completion may ask several prompts at once; a list of numbers is one prompt's tokens."""
-    prompt = doc.prompt if isinstance(doc, _Completion) else ""
-    if isinstance(prompt, str) or bytes(prompt[0])[:1] not in {b'"', b"["}:
+    if not isinstance(doc, _Completion):
         return 1
-    return len(prompt)
+    raw = bytes(doc.prompt)
+    _text_or_list("prompt", raw)
+    if raw[:1] == b'"' or raw[1:].lstrip(_SPACE)[:1] not in {b'"', b"["}:
+        return 1
+    return len(_LIST.decode(raw))
 
 
 def _field(message: str) -> str | None:

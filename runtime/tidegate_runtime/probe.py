@@ -17,7 +17,7 @@ from tidegate_runtime import http1, openai
 from tidegate_runtime.endpoints import ModelState, ReplicaState
 from tidegate_runtime.gate import Gate
 from tidegate_runtime.settlement import settlement
-from tidegate_runtime.stream import MalformedAnswer, usage_of
+from tidegate_runtime.stream import Counts, usage_of
 
 log = structlog.get_logger()
 
@@ -25,6 +25,8 @@ INTERVAL: Final = 0.05
 HEALTH_SECONDS: Final = 2.0
 ANSWER_SECONDS: Final = 120.0
 _LIMIT: Final = 16 * 1024 * 1024
+_BROKEN: Final = (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
+"""What a replica that does not (yet) speak HTTP does to us; TimeoutError is an OSError."""
 
 
 class Prober:
@@ -43,7 +45,8 @@ class Prober:
             await asyncio.sleep(INTERVAL)
             if replica.state == "ready":  # another router had its answer
                 return
-        error = await self._answer(model, replica)
+        while (error := await self._answer(model, replica)) is None:
+            await asyncio.sleep(1.0)
         if error:
             log.warning("readiness_refused", replica=replica.id, error=error)
             replica.answer_error = error
@@ -60,12 +63,13 @@ class Prober:
         try:
             async with asyncio.timeout(HEALTH_SECONDS):
                 status, _ = await _ask(replica, request)
-        except (OSError, ValueError, asyncio.IncompleteReadError):
+        except _BROKEN:
             return False
         return status == 200
 
-    async def _answer(self, model: ModelState, replica: ReplicaState) -> str:
-        """Make the real request; empty when it was answered, else what went wrong."""
+    async def _answer(self, model: ModelState, replica: ReplicaState) -> str | None:
+        """Make the real request. Empty when it was answered, else what went wrong; None where it
+        could not be put on record, which is not the engine's fault."""
         path, body = _question(model)
         attempt = Usage(
             attempt_id=uuid7(), kind="attempt", request_id="probe-" + uuid7(),
@@ -78,23 +82,27 @@ class Prober:
             path, replica.host_header, replica.guard, attempt.attempt_id,
             b"connection: close\r\n", len(body),
         )  # fmt: skip
-        error, answer = "", b""
         try:
             meter.attempt(attempt)
+        except OSError:
+            return None
+        counts: Counts | None = None
+        outcome: Outcome = "failed"
+        try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 status, answer = await _ask(replica, head + body)
             counts = usage_of(answer) if status == 200 else None
-            if counts is None:
-                error = f"the readiness request was answered {status}: {answer[:500].decode(errors='replace')}"
+            outcome = "completed" if counts else "failed"
+            said = answer[:500].decode(errors="replace")
+            error = "" if counts else f"the readiness request was answered {status}: {said}"
         except TimeoutError:
-            error, counts = f"the readiness request had no answer in {ANSWER_SECONDS:.0f} s", None
-        except (OSError, ValueError, asyncio.IncompleteReadError, MalformedAnswer) as exc:
-            error, counts = f"the readiness request failed: {exc}", None
-        outcome: Outcome = "failed" if error else "completed"
-        settled = settlement(
-            attempt, outcome, counts, partial=False, reason="probe", now=time.time()
-        )
-        if attempt.attempt_id in meter.journal.open_attempts:
+            error = f"the readiness request had no answer in {ANSWER_SECONDS:.0f} s"
+        except _BROKEN as exc:
+            error = f"the readiness request failed: {exc}"
+        finally:  # also when the replica leaves meanwhile, which cancels this task
+            settled = settlement(
+                attempt, outcome, counts, partial=False, reason="probe", now=time.time()
+            )
             meter.settle(settled, -1)
         return error
 
@@ -119,7 +127,9 @@ async def _ask(replica: ReplicaState, request: bytes) -> tuple[int, bytes]:
         if at >= 0:
             length = int(lower[at + 17 : lower.index(b"\r", at + 17)])
             return status, await reader.readexactly(min(length, _LIMIT))
-        body = await reader.read(_LIMIT)
+        body = b""
+        while len(body) < _LIMIT and (piece := await reader.read(65536)):
+            body += piece
         return status, _dechunk(body) if b"chunked" in lower else body
     finally:
         writer.close()

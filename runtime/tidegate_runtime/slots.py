@@ -24,9 +24,9 @@ class Slots:
         size = capacity * _BYTES
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if os.fstat(fd).st_size != size:
-                os.ftruncate(fd, size)
+            if os.fstat(fd).st_size != size:  # written, not truncated: no hole to fill later
                 os.pwrite(fd, bytes(size), 0)
+                os.ftruncate(fd, size)
             self._map = mmap.mmap(fd, size)
         finally:
             os.close(fd)

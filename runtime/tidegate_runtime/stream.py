@@ -7,7 +7,7 @@ how the network split the bytes. An unescaped `"usage":` cannot occur inside a J
 it reads `\\"usage\\":`), which is why a byte search is exact.
 """
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -16,19 +16,23 @@ _KEY: Final = b'"usage":'
 _END: Final = b"\n\n"
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""What may be a number of tokens: anything else is not a count."""
+
+
 class _PromptDetails(msgspec.Struct):
-    cached_tokens: int | None = None
+    cached_tokens: Count | None = None
 
 
 class _CompletionDetails(msgspec.Struct):
-    reasoning_tokens: int | None = None
+    reasoning_tokens: Count | None = None
 
 
 class Counts(msgspec.Struct):
     """OpenAI's usage object: what the engine counted."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int | None = None
+    prompt_tokens: Count = 0
+    completion_tokens: Count | None = None
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
 
@@ -108,9 +112,10 @@ class Scanner:
         self._partial = data[end:]
         if self._partial:
             data = data[:end]
-        if b"data: [DONE]" in data:
+        # At a line's start only: inside a JSON string a line break is never raw.
+        if b"\ndata: [DONE]" in data or data.startswith(b"data: [DONE]"):
             self.done = True
-        if b'data: {"error"' in data:
+        if b'\ndata: {"error"' in data or data.startswith(b'data: {"error"'):
             self.error = True
         return self._cut(data)
 

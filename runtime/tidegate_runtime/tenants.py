@@ -32,6 +32,14 @@ class Tenants:
             return True
         return self._seen_at is not None and now - self._seen_at <= MAX_AGE
 
+    def knows(self, key_id: str) -> bool:
+        """Whether a key is (still) valid."""
+        return key_id in self._by_id
+
+    def age(self, now: float) -> float | None:
+        """Seconds since billing last confirmed this picture; None before it ever did."""
+        return None if self._seen_at is None else now - self._seen_at
+
     def lookup(self, token: bytes) -> KeyView | None:
         """The key's owner, or None. Time does not depend on how much of a key is right."""
         for version, pepper in self._peppers.items():
@@ -47,9 +55,11 @@ class Tenants:
 
     def apply(self, line: SnapshotLine, now: float) -> None:
         """Take a line of the snapshot stream that came at `now`."""
-        self._seen_at = now
         if line.type == "beat":
+            if self._seen_at is not None:
+                self._seen_at = now
             return
+        self._seen_at = now
         if line.type == "snapshot":
             self._by_digest.clear()
             self._by_id.clear()

@@ -130,6 +130,11 @@ def test_a_bad_parameter_is_named(api: httpx.Client, path: str, param: str) -> N
         ({"project": "p"}, "tenant"),
         ({"tenant": "Team A"}, "tenant"),
         ({"tenant": "-a"}, "tenant"),
+        ({"tenant": ".a"}, "tenant"),
+        ({"tenant": "_a"}, "tenant"),
+        ({"tenant": "a\n"}, "tenant"),
+        ({"tenant": "a/b"}, "tenant"),
+        ({"tenant": "a", "project": "Team A"}, "project"),
         ({"tenant": "a" * 64}, "tenant"),
         ({"tenant": "a", "project": "ü"}, "project"),
         ({"tenant": "a", "name": "x\n"}, "name"),
@@ -140,6 +145,16 @@ def test_a_bad_parameter_is_named(api: httpx.Client, path: str, param: str) -> N
 def test_a_bad_field_is_named(api: httpx.Client, body: dict[str, object], param: str) -> None:
     answer = api.post("/api/v1/keys", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+def test_names_may_have_capitals_dots_and_underscores(api: httpx.Client) -> None:
+    for tenant, project in (("Team.A_1-", "Prod_v1.2"), ("A" * 63, "0"), ("a", "b" * 63)):
+        made = api.post("/api/v1/keys", json={"tenant": tenant, "project": project, "name": tenant})
+        assert made.status_code == 201, made.text
+        assert (made.json()["tenant"], made.json()["project"]) == (tenant, project)
+        assert api.get("/api/v1/usage", params={"tenant": tenant}).status_code == 200
+    wrong = api.post("/api/v1/tenants", json={"name": "a b"}).json()["error"]
+    assert wrong["message"].startswith("name: 'a b' is not a name; allowed: 1 to 63 characters")
 
 
 def test_what_is_not_there(api: httpx.Client) -> None:

@@ -187,6 +187,36 @@ def test_pipelining_expect_and_http_1_0(tmp_path: Path, sim: sim_process.Sim) ->
         one.quiet()
 
 
+def test_upgrade_is_ignored_connect_refused_head_without_body(
+    tmp_path: Path, sim: sim_process.Sim
+) -> None:
+    data = json.dumps(body(max_tokens=2)).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer " + KEY.encode()
+    offer = b"\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n"
+    length = b"content-length: %d\r\n\r\n" % len(data)
+    with router(tmp_path, [sim.url]) as one:
+        got = one.raw(
+            head + offer + length + data + head + b"\r\nconnection: close\r\n" + length + data
+        )
+        assert got.count(b"HTTP/1.1 200 OK") == 2
+        assert got.count(b"HTTP/1.1") == 2
+        refused = one.raw(b"CONNECT x:80 HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert refused.startswith(b"HTTP/1.1 400 ")
+        assert refused.count(b"HTTP/1.1") == 1
+        asked = b"HEAD /v1/models HTTP/1.1\r\nauthorization: Bearer " + KEY.encode()
+        answer = one.raw(asked + b"\r\nconnection: close\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 405 ")
+        assert answer.endswith(b"\r\n\r\n")
+        one.quiet()
+
+
+def test_a_stranger_s_large_body_is_not_read(tmp_path: Path, sim: sim_process.Sim) -> None:
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nauthorization: Bearer sk-nobody\r\n"
+    with router(tmp_path, [sim.url]) as one:
+        got = one.raw(head + b"content-length: 30000000\r\n\r\n" + b"x" * 300_000)
+        assert got.startswith(b"HTTP/1.1 401 ")
+
+
 def test_slow_and_deaf_clients(tmp_path: Path, sim: sim_process.Sim) -> None:
     """One byte at a time is answered when whole; a client that never reads holds no slot for good."""
     data = json.dumps(body(max_tokens=3)).encode()

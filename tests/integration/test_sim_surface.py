@@ -275,6 +275,31 @@ def test_without_guard_on_loopback(tmp_path: Path) -> None:
         assert httpx.get(f"{sim.url}/v1/models").status_code == 200
 
 
+def test_without_a_secret_on_loopback_it_warns_once() -> None:
+    flags = ("--port", "0", "--model", "m", "--alias", "other")
+    with subprocess.Popen(
+        command(*flags),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(""),
+    ) as process:
+        try:
+            assert process.stdout is not None
+            port = next(x["port"] for x in map(json.loads, process.stdout) if x["event"] == "ready")
+            base = f"http://127.0.0.1:{port}/v1"
+            assert [x["id"] for x in httpx.get(f"{base}/models").json()["data"]] == ["m", "other"]
+            for name in ("m", "other"):
+                body = {"model": name, "messages": HI, "max_tokens": 1}
+                assert httpx.post(f"{base}/chat/completions", json=body).json()["model"] == name
+        finally:
+            process.terminate()
+        assert process.stderr is not None
+        (line,) = process.stderr.read().splitlines()
+    assert "warning" in line
+    assert "ENGINE_GUARD_SECRET" in line
+
+
 def test_it_dies_with_its_parent(tmp_path: Path) -> None:
     script = (
         "import os, subprocess, sys\n"

@@ -116,6 +116,8 @@ def test_an_engine_that_dies_at_start_is_told_at_once(start: Start) -> None:
     (failure,) = eventually(lambda: up.fake("router")["failures"], within=4)
     assert failure["reason"] == "EngineExited"
     assert failure["final"] is True
+    assert "out of memory" in failure["message"]
+    assert "{" not in failure["message"]
     row = up.models()["tiny"]
     assert row["phase"] == "Failed"
     assert row["failure"]["start_id"] == failure["start_id"]
@@ -208,6 +210,14 @@ def test_the_younger_of_two_models_of_one_name_is_not_valid(start: Start) -> Non
     assert by_deployment["default/tiny"]["conditions"]["Valid"] is True
     assert by_deployment["default/other"]["conditions"]["Valid"] is False
     assert "default/tiny" in by_deployment["default/other"]["phase_detail"]
+    assert "default/tiny" in by_deployment["default/other"]["warning"]
+
+
+def test_no_model_at_all_is_said_and_starts(start: Start) -> None:
+    up = start("").ready()
+    (said,) = up.of("warning")
+    assert said["warning"] == f"no ModelDeployment in {up.file}"
+    assert up.models() == {}
 
 
 def test_a_second_signal_kills_at_once(start: Start) -> None:

@@ -51,6 +51,23 @@ def made() -> Iterator[list[Real]]:
         assert not list(marked(up.data))
 
 
+def test_an_alias_is_served_and_nothing_on_disk_is_for_others(
+    made: list[Real], tmp_path: Path
+) -> None:
+    named = model("tiny").replace('"sim://tiny"', '"sim://tiny", aliases: [little, other/one]')
+    (tmp_path / "data").mkdir(mode=0o755)
+    up = Real(tmp_path, named)
+    made.append(up)
+    up.ready()
+    for name in ("tiny", "little", "other/one"):
+        answer = up.ask(name)
+        assert answer.status_code == 200, answer.text
+    open_to_others = [
+        path for path in (up.data, *up.data.rglob("*")) if path.lstat().st_mode & 0o077
+    ]
+    assert not open_to_others
+
+
 def test_two_wakes_lose_nothing_and_explain_every_token(made: list[Real], tmp_path: Path) -> None:
     up = Real(tmp_path, model("tiny", "--start-seconds", "0.1", scaling="{idleSeconds: 1}"))
     made.append(up)

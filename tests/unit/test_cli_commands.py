@@ -255,6 +255,14 @@ def test_parts_become_their_own_process(part: str, monkeypatch: pytest.MonkeyPat
     assert seen == [sys.executable, [sys.executable, "-Im", PARTS[part], "--port", "1", "--help"]]
 
 
+def test_help_says_which_ports_routers_have(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert status_of("up", "--help") == 0
+    assert "the first has the gateway's port" in capsys.readouterr().out
+
+
 def test_help_is_quick_because_it_loads_no_part() -> None:
     code = (
         "import sys; sys.argv = ['tidegate', '--help']\n"

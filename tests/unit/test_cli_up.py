@@ -45,6 +45,13 @@ def test_a_value_out_of_range_names_its_setting(name: str, value: str) -> None:
         chosen(**{name: value})
 
 
+@pytest.mark.parametrize("value", ["65534", "65535", "-1"])
+def test_the_three_operations_ports_must_exist(value: str) -> None:
+    with pytest.raises(SettingError, match=r"TIDEGATE_OPS_PORT.* 0 to 65533.*two ports after it"):
+        chosen(OPS_PORT=value)
+    assert (chosen(OPS_PORT="65533").ops_port, chosen(OPS_PORT="0").ops_port) == (65533, 0)
+
+
 def test_a_relative_xdg_directory_is_ignored() -> None:
     home = Path("~").expanduser()
     assert default_data({"XDG_DATA_HOME": "rel"}) == home / ".local/share/tidegate"
@@ -62,10 +69,11 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     up.print_line(Event(ts=1, event="ready", base_url="http://g", admin_url="http://a"))
     up.print_line(model("Starting", detail="loading"))
     up.print_line(Event(ts=1, event="error", name="m", message="it died"))
+    up.print_line(Event(ts=1, event="warning", warning="no ModelDeployment in f"))
     up.print_line(Event(ts=1, event="stopped"))
     shown = capsys.readouterr()
     assert shown.out == "ready: http://g (management http://a)\nm: Starting, loading\nstopped\n"
-    assert shown.err == "error: m: it died\n"
+    assert shown.err == "error: m: it died\nwarning: no ModelDeployment in f\n"
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,28 @@ class HoldMachine(RuleBasedStateMachine):
         assert ticket is first, "first come, first served within a tenant"
         self.waiting.remove(ticket)
 
+    @rule()
+    def pop_and_put_back(self) -> None:
+        """A turn that led to nothing changes nothing: the same ticket is next."""
+        ticket = self.queue.pop()
+        if ticket is not None:
+            self.queue.put_back(ticket)
+            assert self.queue.pop() is ticket
+            self.queue.put_back(ticket)
+
+    @rule(tenant=st.sampled_from(TENANTS))
+    def displace(self, tenant: str) -> None:
+        lines = {t: [x for x in self.waiting if x.tenant == t] for t in TENANTS}
+        longest = max(len(line) for line in lines.values())
+        victim = self.queue.displace(tenant)
+        if longest <= len(lines[tenant]) + 1:
+            assert victim is None
+        else:
+            assert victim is not None
+            assert len(lines[victim.tenant]) == longest
+            assert victim is lines[victim.tenant][-1]
+            self.waiting.remove(victim)
+
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:

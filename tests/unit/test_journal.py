@@ -68,6 +68,31 @@ def test_segments_go_when_told_and_settled(tmp_path: Path) -> None:
     again.close()
 
 
+def test_a_crash_while_a_segment_is_made(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, SIZE)
+    journal.append(usage(uuid7()))
+    journal.close()
+    (tmp_path / "0000000000.tmp").touch()
+    (tmp_path / "0000000002.tmp").write_bytes(bytes(100))
+    again = Journal(tmp_path, SIZE)
+    assert len(again.unsettled()) == 1
+    assert not list(tmp_path.glob("*.tmp"))
+    again.close()
+
+
+def test_a_spare_is_used_and_found_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 4096)
+    journal.spare = journal.make_spare()
+    attempts = [uuid7() for _ in range(24)]
+    for attempt in attempts:
+        journal.append(usage(attempt))
+    assert journal.spare is None
+    journal.close()
+    again = Journal(tmp_path, 4096)
+    assert [u.attempt_id for u in again.unsettled()] == attempts
+    again.close()
+
+
 def test_one_writer(tmp_path: Path) -> None:
     journal = Journal(tmp_path, SIZE)
     with pytest.raises(JournalBusy):

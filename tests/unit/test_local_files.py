@@ -26,6 +26,13 @@ def test_one_owner_at_a_time(tmp_path: Path) -> None:
     os.close(datadir.lock(tmp_path / "data"))
 
 
+def test_the_data_directory_is_closed_to_others(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir(mode=0o755)
+    for name in ("old", "new"):
+        os.close(datadir.lock(tmp_path / name))
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o700
+
+
 def test_secrets_are_made_once_and_private(tmp_path: Path) -> None:
     first = datadir.read_secrets(tmp_path)
     assert datadir.read_secrets(tmp_path) == first

@@ -1,12 +1,15 @@
 """The pure parts of local mode, as tables."""
 
+import asyncio
+
 import pytest
 
 from tidegate_billing.links import EngineCounters
 from tidegate_operator.local import counters, environment, parts
 from tidegate_operator.local.engines import Seen, Sim, Start
-from tidegate_operator.local.replica import ColdStart
+from tidegate_operator.local.replica import ColdStart, Running
 from tidegate_operator.local.retry import STEADY_SECONDS, Retry
+from tidegate_runtime.engines.sim import options as sim_options
 
 METRICS = """# HELP vllm:prompt_tokens_total Number of prefill tokens processed.
 # TYPE vllm:prompt_tokens_total counter
@@ -128,3 +131,31 @@ def test_the_simulators_command_carries_its_guard_in_the_environment_only(tmp_pa
     assert "secret-guard" not in command.args
     assert command.env["ENGINE_GUARD_SECRET"] == "secret-guard"
     assert command.env["A"] == "1"
+
+
+def test_the_simulator_is_told_its_aliases(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    command = Sim("m", [], {}, ["a", "b"]).command(Start("m-1-ab", 4000, "g", tmp_path))
+    words = list(command.args)
+    given = words[words.index("-Im") + 2 :]
+    assert sim_options(given).names == ("m", "a", "b")
+
+
+async def test_last_words_are_words_and_not_the_simulators_protocol(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    ended = asyncio.Event()
+    run = Running(
+        Sim("m", ["--fail", "die-at-start"], {}),
+        Start("m-1-ab", 0, "g", tmp_path / "truth"),
+        deployment="d/m",
+        model="m",
+        start_id="1",
+        held_at=0.0,
+        mark={},
+        said=lambda _: None,
+        exited=lambda _run, _code: ended.set(),
+    )
+    assert run.last_words() == ""
+    await asyncio.wait_for(ended.wait(), 20)
+    assert "out of memory" in run.last_words()
+    assert run.last_words().startswith("; ")
+    assert "{" not in run.last_words()
+    assert "loading" in run.phases

@@ -19,7 +19,7 @@ from tidegate_runtime.engines.sim.request import Ask, RefusedError, Task, read
 from tidegate_runtime.engines.sim.settings import guard_secret
 
 ALL_FLAGS = (
-    "--host 127.0.0.1 --port 9 --model a/b --start-seconds 1.5 --ttft-ms 3 --tokens-per-second 0 "
+    "--host 127.0.0.1 --port 9 --model a/b --alias c --alias d/e --start-seconds 1.5 --ttft-ms 3 --tokens-per-second 0 "
     "--fail crash@5 --fail slow --seed 7 --truth /x --shutdown-timeout 4"
 )
 
@@ -29,6 +29,7 @@ def test_all_flags() -> None:
         host="127.0.0.1",
         port=9,
         model="a/b",
+        aliases=("c", "d/e"),
         start_seconds=1.5,
         ttft_ms=3,
         tokens_per_second=0,
@@ -57,6 +58,7 @@ def test_all_flags() -> None:
         ("--fail http500@0", "--fail"),
         ("--fail die-at-start@1", "--fail"),
         ("--model=", "--model"),
+        ("--alias=", "--alias"),
         ("--mod x", "--mod"),
         ("--gpu-memory 1", "--gpu-memory"),
         ("-h", "-h"),
@@ -74,21 +76,21 @@ def test_bad_use_exits_2(
     monkeypatch.delenv("ENGINE_GUARD_SECRET", raising=False)
     assert main(["--port", "-1", "--no-guard"]) == 2
     assert "--port" in capsys.readouterr().err
-    assert main([]) == 2
+    assert main(["--host", "0.0.0.0"]) == 2
     assert "ENGINE_GUARD_SECRET" in capsys.readouterr().err
     assert main(["--help"]) == 0
     assert "--tokens-per-second" in capsys.readouterr().out
 
 
-def test_no_guard_is_for_loopback_only() -> None:
-    assert guard_secret(Options(no_guard=True), "") == b""
-    assert guard_secret(Options(host="0.0.0.0"), "s") == b"s"
-    with pytest.raises(ValueError, match="ENGINE_GUARD_SECRET"):
-        guard_secret(Options(), "")
-    with pytest.raises(ValueError, match="loopback"):
-        guard_secret(Options(host="0.0.0.0", no_guard=True), "")
-    with pytest.raises(ValueError, match="--no-guard"):
-        guard_secret(Options(no_guard=True), "s")
+@pytest.mark.parametrize("no_guard", [False, True])
+def test_without_a_secret_it_serves_loopback_only(no_guard: bool) -> None:
+    for host in ("127.0.0.1", "::1", "localhost"):
+        assert guard_secret(Options(host=host, no_guard=no_guard), "") == b""
+    for host in ("127.0.0.1", "0.0.0.0"):
+        assert guard_secret(Options(host=host, no_guard=no_guard), "s") == b"s"
+    for host in ("0.0.0.0", "::", "10.0.0.1", "some.name"):
+        with pytest.raises(ValueError, match=r"ENGINE_GUARD_SECRET.*loopback"):
+            guard_secret(Options(host=host, no_guard=no_guard), "")
 
 
 def test_faults_by_request_and_by_token() -> None:
@@ -102,7 +104,7 @@ def test_faults_by_request_and_by_token() -> None:
 
 
 def ask(task: Task, **body: Any) -> Ask:
-    return read(task, json.dumps(body).encode(), "m")
+    return read(task, json.dumps(body).encode(), ("m", "alias"))
 
 
 def test_prompt_tokens_are_words() -> None:
@@ -127,6 +129,22 @@ def test_prompts_of_all_forms(prompt: object, words: int, choices: int) -> None:
     assert (found.prompt_tokens, found.choices) == (words, choices)
     embedding = ask("embedding", model="m", input=prompt)
     assert (embedding.prompt_tokens, len(embedding.prompts)) == (words, choices)
+
+
+@pytest.mark.parametrize(
+    ("task", "body"),
+    [
+        ("chat", {"messages": [{"role": "user"}]}),
+        ("completion", {"prompt": ""}),
+        ("embedding", {"input": ""}),
+    ],
+)
+def test_an_answer_carries_the_name_it_was_asked_by(task: Task, body: dict[str, Any]) -> None:
+    assert [ask(task, model=name, **body).model for name in ("m", "alias")] == ["m", "alias"]
+    assert ask(task, **body).model == "m"
+    with pytest.raises(RefusedError) as caught:
+        ask(task, model="alia", **body)
+    assert (caught.value.status, caught.value.param) == (404, "model")
 
 
 HI = [{"role": "user", "content": "hi"}]
@@ -156,7 +174,7 @@ HI = [{"role": "user", "content": "hi"}]
 )
 def test_bad_bodies_are_refused(task: Task, body: bytes, status: int) -> None:
     with pytest.raises(RefusedError) as caught:
-        read(task, body, "m")
+        read(task, body, ("m", "alias"))
     assert caught.value.status == status
 
 

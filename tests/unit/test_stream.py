@@ -110,6 +110,29 @@ def test_an_event_without_end_is_kept_and_bounded() -> None:
         scanner.feed(b"x" * (5 * 1024 * 1024))
 
 
+def test_done_and_errors_count_only_as_lines_of_their_own() -> None:
+    scanner = Scanner(False, False)
+    for text in ("say data: [DONE] now", '\ndata: {"error": 1}'):
+        scanner.feed(event(text, 1)[0])
+    assert not scanner.done
+    assert not scanner.error
+    scanner.feed(b'data: {"error": {"code": 500}}\n\ndata: [DONE]\n\n')
+    assert scanner.done
+    assert scanner.error
+
+
+@pytest.mark.parametrize("wrong", [b"-5", b"1e99", b"99999999999999999999999", b'"7"', b"1.5"])
+def test_what_is_no_count_is_not_counted(wrong: bytes) -> None:
+    scanner = Scanner(False, False)
+    scanner.feed(event("x", 3)[0])
+    scanner.feed(
+        event("x", 4)[0].replace(b'"completion_tokens":4', b'"completion_tokens":' + wrong)
+    )
+    assert scanner.completion == 3
+    with pytest.raises(MalformedAnswer):
+        usage_of(b'{"usage":{"completion_tokens":%b}}' % wrong)
+
+
 def test_plain_answer() -> None:
     counts = usage_of(b'{"choices":[],"usage":{"prompt_tokens":2,"completion_tokens":null}}')
     assert counts is not None

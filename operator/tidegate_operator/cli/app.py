@@ -29,6 +29,7 @@ Data = Annotated[
 ]
 AdminUrl = Annotated[str | None, typer.Option(help="Management API of the platform.")]
 Tenant = Annotated[str, typer.Option(help="The tenant.")]
+ROUTERS_HELP = "How many; the first has the gateway's port, the others any free one each."
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -89,7 +90,7 @@ def up(
     port: Annotated[int | None, typer.Option(help="Gateway; 0 = any free port.")] = None,
     admin_port: Annotated[int | None, typer.Option(help="Management API.")] = None,
     ops_port: Annotated[int | None, typer.Option(help="Operations; the next two also.")] = None,
-    routers: Annotated[int | None, typer.Option(help="How many routers share the gateway.")] = None,
+    routers: Annotated[int | None, typer.Option(help=ROUTERS_HELP)] = None,
     durability: Annotated[str | None, typer.Option(help="strict | relaxed")] = None,
     as_json: Json = False,
 ) -> None:

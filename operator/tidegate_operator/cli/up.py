@@ -32,11 +32,19 @@ def options(
         host=config.text(values, "HOST", "127.0.0.1"),
         port=config.port(values, "PORT", 8080),
         admin_port=config.port(values, "ADMIN_PORT", 8081),
-        ops_port=config.port(values, "OPS_PORT", 9090),
+        ops_port=_ops_port(values),
         routers=config.integer(values, "ROUTERS", 1, 1, 16),
         durability=cast("Literal['strict', 'relaxed']", durability),
         log_level=config.choice(values, "LOG_LEVEL", "info", levels),
     )
+
+
+def _ops_port(values: Mapping[str, str]) -> int:
+    try:
+        return config.integer(values, "OPS_PORT", 9090, 0, 65533)
+    except config.SettingError as error:
+        because = "the two ports after it are used too (0: any free ones)"
+        raise config.SettingError(f"{error}; {because}") from error
 
 
 def up(chosen: local.UpOptions, *, as_json: bool) -> int:
@@ -61,8 +69,9 @@ def print_event(event: local.Event) -> None:
 
 
 def print_line(event: local.Event) -> None:
-    """One plain line: errors on stderr, everything else on stdout."""
-    print(sentence(event), file=sys.stderr if event.event == "error" else sys.stdout, flush=True)
+    """One plain line: errors and warnings on stderr, everything else on stdout."""
+    aside = event.event in {"error", "warning"}
+    print(sentence(event), file=sys.stderr if aside else sys.stdout, flush=True)
 
 
 def sentence(event: local.Event) -> str:
@@ -76,6 +85,8 @@ def sentence(event: local.Event) -> str:
         return ", ".join(word for word in words if word)
     if event.event == "error":
         return f"error: {event.name}: {event.message}" if event.name else f"error: {event.message}"
+    if event.event == "warning":
+        return f"warning: {event.warning}"
     return f"stopped: {event.message}" if event.message else "stopped"
 
 

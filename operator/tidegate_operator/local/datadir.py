@@ -4,6 +4,7 @@ The lock is a `flock`, so the kernel releases it however the process ends; a sta
 means nothing. A file is replaced by rename, so a reader sees the old one or the new one whole.
 """
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -24,11 +25,15 @@ class Secrets(NamedTuple):
 
 
 def lock(data: Path) -> int:
-    """Takes the directory, made when missing, and returns the descriptor that holds it.
+    """Takes the directory, made when missing and closed to others, and returns the descriptor that holds it.
 
     Raises DataInUseError while another process has it, OSError where it cannot be written.
     """
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with contextlib.suppress(
+        PermissionError
+    ):  # another's, such as a mounted volume: files are 0600
+        data.chmod(0o700)
     fd = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -87,8 +87,17 @@ class Sim:
     tells_truth = True
     first_phase = "launching"
 
-    def __init__(self, model: str, args: Sequence[str], env: Mapping[str, str]) -> None:
-        self._model, self._args = model, list(args)
+    def __init__(
+        self,
+        model: str,
+        args: Sequence[str],
+        env: Mapping[str, str],
+        aliases: Sequence[str] = (),
+    ) -> None:
+        self._names = ["--model", model]
+        for alias in aliases:
+            self._names += ["--alias", alias]
+        self._args = list(args)
         self._env = for_engine(os.environ, env)
 
     async def prepare(self, progress: Progress) -> None:
@@ -98,7 +107,7 @@ class Sim:
         """The simulator as a module of this very installation."""
         args = [sys.executable, "-Im", "tidegate_runtime.engines.sim"]
         args += ["--host", LOOPBACK, "--port", str(start.port)]
-        args += ["--model", self._model, "--truth", str(start.truth), *self._args]
+        args += [*self._names, "--truth", str(start.truth), *self._args]
         return Command(args, self._env | {"ENGINE_GUARD_SECRET": start.guard})
 
     def seen(self, line: str, now: float) -> Seen | None:

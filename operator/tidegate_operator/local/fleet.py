@@ -194,7 +194,7 @@ def _row(model: Model) -> dict[str, object]:
         "since": model.since,
         "reason": model.reason,
         "conditions": conditions,
-        "warning": model.warning,
+        "warning": model.warning or model.conflict,
         "cold_start": {
             "start_id": model.view.start_id,
             "last_seconds": seconds,

@@ -258,9 +258,7 @@ class Model:
         for run in list(self.runs.values()):
             if run.state == "starting" and now - run.exec_at > self.plan.engine.start_seconds:
                 allowed = f"{self.plan.engine.start_seconds:.0f} s"
-                self._give_up(
-                    run, "StartTimeout", f"no answer within {allowed}; {run.last_words()}"
-                )
+                self._give_up(run, "StartTimeout", f"no answer within {allowed}{run.last_words()}")
 
     def _give_up(self, run: Running, reason: str, message: str) -> None:
         del self.runs[run.id]
@@ -305,7 +303,7 @@ class Model:
         self.site.spawn(self._lost(run, stop=False))
         if self.site.closing:
             return
-        words = f"the engine exited with status {code}; {run.last_words()}"
+        words = f"the engine exited with status {code}{run.last_words()}"
         if run.state == "starting":
             self._start_failed(run.view.start_id, "EngineExited", words)
         else:

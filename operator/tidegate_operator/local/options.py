@@ -35,11 +35,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ready: `base_url`, `admin_url`, `ops_url`. model: `name`, `deployment`, `phase`, `detail`,
     `since` (seconds since the epoch), `warning`. error: `message`, and `name` of the model or
-    part where it has one. stopped: nothing, or `message` with the reason.
+    part where it has one. warning: `warning`. stopped: nothing, or `message` with the reason.
     """
 
     ts: float
-    event: Literal["ready", "model", "error", "stopped"]
+    event: Literal["ready", "model", "error", "warning", "stopped"]
     name: str = ""
     deployment: str = ""
     phase: str = ""

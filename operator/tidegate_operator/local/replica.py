@@ -143,14 +143,15 @@ class Running:
         return {name: round(times[i + 1] - times[i], 3) for i, name in enumerate(names)}
 
     def last_words(self, lines: int = 5) -> str:
-        """The end of what it said, on one line."""
-        return " | ".join(list(self.lines)[-lines:])
+        """The end of what it said in words, on one line and after a `; `; else nothing."""
+        said = " | ".join(list(self.lines)[-lines:])
+        return f"; {said}" if said else ""
 
     def _line(self, line: str) -> None:
-        self.lines.append(line)
         now = time.time()
         seen = self._engine.seen(line, now)
         if seen is None:
+            self.lines.append(line)  # tenants read these: words, not our own protocol
             return
         if seen.able_at and not self.able_at:
             self.able_at = seen.able_at

@@ -65,7 +65,7 @@ def engine(one: ModelDeployment, cache: Path) -> Engine:
     """How the resource's engine is prepared and started."""
     env = environment(one.spec.engine.env)
     if one.spec.engine.type == "sim":
-        return Sim(one.served_name, one.spec.engine.args, env)
+        return Sim(one.served_name, one.spec.engine.args, env, one.spec.model.aliases)
     from tidegate_operator.local.vllm import Vllm
 
     return Vllm(one, env, cache)

@@ -51,11 +51,23 @@ class PlatformError(Exception):
 
 def run(options: UpOptions, report: Report) -> int:
     """Runs the platform until it is told to stop. The process's exit code."""
+    # Parts and engines inherit it: whatever any of them writes is its user's alone.
+    before = os.umask(0o077)
+    try:
+        return _run(options, report)
+    finally:
+        os.umask(before)
+
+
+def _run(options: UpOptions, report: Report) -> int:
     parsed = contract.read(options.files)
     for problem in parsed.problems:
         report(_error(str(problem)))
     if parsed.problems:
         return 1
+    if not parsed.resources:
+        files = ", ".join(map(str, options.files))
+        report(Event(ts=time.time(), event="warning", warning=f"no ModelDeployment in {files}"))
     try:
         with contextlib.ExitStack() as held:
             fd = datadir.lock(options.data)

@@ -38,6 +38,7 @@ SIM_PLATFORM_FLAGS: Mapping[str, str] = {
     "--host": "the platform decides where the engine listens",
     "--port": "the platform decides where the engine listens",
     "--model": "the model's name comes from spec.model",
+    "--alias": "the model's other names come from spec.model.aliases",
     "--truth": "metering depends on it",
     "--no-guard": "it would change who may call the engine",
     "--shutdown-timeout": "spec.drain decides how long a replica may drain",

@@ -171,7 +171,7 @@ class Engine:
         script = render.Script(
             ask,
             name,
-            self.options.model,
+            ask.model or self.options.model,
             int(time.time()),
             cached,
             counts="no-usage" not in struck,

@@ -252,7 +252,7 @@ class Connection(asyncio.Protocol):
     def _generate(self, task: Task, request: _Request) -> None:
         engine = self._engine
         try:
-            ask = read(task, request.body, engine.options.model)
+            ask = read(task, request.body, engine.options.names)
             self._answer = engine.begin(ask, request.attempt, self)
         except RefusedError:
             engine.refused(request.attempt)
@@ -268,7 +268,7 @@ class Connection(asyncio.Protocol):
                 kind = b"text/plain; version=0.0.4; charset=utf-8"
                 return render.response(200, engine.metrics(), kind=kind, close=close)
             case b"/v1/models":
-                body = render.models(engine.options.model, engine.created)
+                body = render.models(engine.options.names, engine.created)
                 return render.response(200, body, close=close)
         engine.set_faults(_faults(request.body))
         return render.response(200, request.body, close=close)

@@ -5,6 +5,8 @@ when its answer begins (one for the last token, which carries the finish reason)
 costs one formatting.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
 from tidegate_runtime.engines.sim.embed import encoded, vector
@@ -213,11 +215,11 @@ def refusal(error: RefusedError) -> bytes:
     return msgspec.json.encode({"error": {**detail, "code": error.status}})
 
 
-def models(model: str, created: int) -> bytes:
-    """The body of `GET /v1/models`."""
-    card = {"id": model, "object": "model", "created": created, "owned_by": "tidegate-sim"}
-    card |= {"root": model, "parent": None, "max_model_len": MAX_MODEL_LEN}
-    return msgspec.json.encode({"object": "list", "data": [card]})
+def models(names: Sequence[str], created: int) -> bytes:
+    """The body of `GET /v1/models`: a card for each name; the first is the model's own."""
+    base = {"object": "model", "created": created, "owned_by": "tidegate-sim"}
+    base |= {"root": names[0], "parent": None, "max_model_len": MAX_MODEL_LEN}
+    return msgspec.json.encode({"object": "list", "data": [{"id": name, **base} for name in names]})
 
 
 def metrics(model: str, values: dict[str, tuple[str, float]]) -> bytes:

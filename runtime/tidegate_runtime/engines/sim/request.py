@@ -18,7 +18,8 @@ Prompt = str | list[str | int | list[int]]
 
 
 class Ask(NamedTuple):
-    """One valid request. `prompts`: the words of each prompt; `choices` counts over all of them."""
+    """One valid request. `prompts`: the words of each prompt; `choices` counts over all of them.
+    `model`: the name it was asked by."""
 
     task: Task
     prompts: tuple[tuple[str, ...], ...]
@@ -29,6 +30,7 @@ class Ask(NamedTuple):
     continuous: bool = False
     cache_salt: str = ""
     base64: bool = False
+    model: str = ""
 
     @property
     def prompt_tokens(self) -> int:
@@ -92,23 +94,26 @@ _COMPLETION = msgspec.json.Decoder(_Completion)
 _EMBEDDING = msgspec.json.Decoder(_Embedding)
 
 
-def read(task: Task, body: bytes, model: str) -> Ask:
-    """Decode and check one body for the engine that serves `model`. Raises RefusedError."""
+def read(task: Task, body: bytes, names: tuple[str, ...]) -> Ask:
+    """Decode and check one body for the engine that serves `names`, its own name first.
+
+    Raises RefusedError.
+    """
     try:
         match task:
             case "chat":
-                return _chat(_CHAT.decode(body), model)
+                return _chat(_CHAT.decode(body), names)
             case "completion":
-                return _completion(_COMPLETION.decode(body), model)
+                return _completion(_COMPLETION.decode(body), names)
             case "embedding":
-                return _embedding(_EMBEDDING.decode(body), model)
+                return _embedding(_EMBEDDING.decode(body), names)
     except msgspec.ValidationError as error:
         raise _bad(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _bad(f"JSON decode error: {error}") from error
 
 
-def _chat(body: _Chat, model: str) -> Ask:
+def _chat(body: _Chat, names: tuple[str, ...]) -> Ask:
     if not body.messages:
         raise _bad("messages must not be empty", "messages")
     words: list[str] = []
@@ -118,23 +123,25 @@ def _chat(body: _Chat, model: str) -> Ask:
         else:
             for part in message.content or ():
                 words += part.text.split()
-    return _generation("chat", body, (tuple(words),), model)
+    return _generation("chat", body, (tuple(words),), names)
 
 
-def _completion(body: _Completion, model: str) -> Ask:
-    return _generation("completion", body, _prompts(body.prompt, "prompt"), model)
+def _completion(body: _Completion, names: tuple[str, ...]) -> Ask:
+    return _generation("completion", body, _prompts(body.prompt, "prompt"), names)
 
 
-def _embedding(body: _Embedding, model: str) -> Ask:
-    _same_model(body.model, model)
+def _embedding(body: _Embedding, names: tuple[str, ...]) -> Ask:
+    model = _served(body.model, names)
     if body.dimensions not in {None, DIMENSIONS}:
         raise _bad(f"dimensions must be {DIMENSIONS}, got {body.dimensions}", "dimensions")
     prompts = _prompts(body.input, "input")
-    return Ask("embedding", prompts, base64=body.encoding_format == "base64")
+    return Ask("embedding", prompts, base64=body.encoding_format == "base64", model=model)
 
 
-def _generation(task: Task, body: _Body, prompts: tuple[tuple[str, ...], ...], model: str) -> Ask:
-    _same_model(body.model, model)
+def _generation(
+    task: Task, body: _Body, prompts: tuple[tuple[str, ...], ...], names: tuple[str, ...]
+) -> Ask:
+    model = _served(body.model, names)
     limit = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     limit = DEFAULT_MAX_TOKENS if limit is None else limit
     if limit < 1:
@@ -158,6 +165,7 @@ def _generation(task: Task, body: _Body, prompts: tuple[tuple[str, ...], ...], m
         include_usage=include,
         continuous=include and bool(chosen.continuous_usage_stats),
         cache_salt=body.cache_salt or "",
+        model=model,
     )
 
 
@@ -183,10 +191,14 @@ def _words(tokens: Sequence[int]) -> tuple[str, ...]:
     return tuple(map(str, tokens))
 
 
-def _same_model(asked: str | None, model: str) -> None:
-    if asked is not None and asked != model:
+def _served(asked: str | None, names: tuple[str, ...]) -> str:
+    """The name that the answer carries: the one asked for."""
+    if asked is None:
+        return names[0]
+    if asked not in names:
         message = f"The model `{asked}` does not exist."
         raise RefusedError(404, "NotFoundError", message, "model")
+    return asked
 
 
 def _bad(message: str, param: str | None = None) -> RefusedError:

@@ -28,6 +28,7 @@ PHASES = (("importing", 0.2), ("loading", 0.6), ("warming", 0.2))
 FLUSH_SECONDS = 1.0
 BACKLOG = 4096
 PR_SET_PDEATHSIG = 1
+UNGUARDED = "sim: warning: ENGINE_GUARD_SECRET is not set, so everybody on this machine may call\n"
 LAST_WORDS = """\
 INFO [gpu_model_runner.py] Starting to load model...
 ERROR [core.py] EngineCore failed to start.
@@ -48,6 +49,8 @@ def run(argv: Sequence[str]) -> int:
     except ValueError as error:
         sys.stderr.write(f"sim: {error}\n")
         return 2
+    if not guard and not chosen.no_guard:
+        sys.stderr.write(UNGUARDED)
     try:
         listener = _bound(chosen.host, chosen.port)
     except OSError as error:

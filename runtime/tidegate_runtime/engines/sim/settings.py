@@ -21,6 +21,7 @@ PROGRAM = "python -m tidegate_runtime.engines.sim"
 class Options:
     """What the engine is to do.
 
+    `model`: the name it serves, and `aliases`: further ones that it answers to.
     `start_seconds`: how long the start takes. `ttft_ms`: from a request to its first token.
     `tokens_per_second`: per stream and choice; 0 is as fast as possible. `seed`: of embeddings.
     `truth`: path of the truth file ("": none).
@@ -30,6 +31,7 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 8000
     model: str = "sim"
+    aliases: tuple[str, ...] = ()
     start_seconds: float = 0.0
     ttft_ms: float = 20.0
     tokens_per_second: float = 50.0
@@ -38,6 +40,11 @@ class Options:
     truth: str = ""
     shutdown_timeout: float = 30.0
     no_guard: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that a request may give, the model's own first."""
+        return (self.model, *self.aliases)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,6 +61,7 @@ def options(args: Sequence[str]) -> Options:
     """
     found = vars(_parser().parse_args(list(args)))
     found["fail"] = tuple(found["fail"] or ())
+    found["aliases"] = tuple(found.pop("alias") or ())
     found["truth"] = found["truth"] or ""
     return Options(**found)
 
@@ -64,19 +72,15 @@ def usage() -> str:
 
 
 def guard_secret(chosen: Options, secret: str) -> bytes:
-    """What callers must present; empty = nothing.
+    """What callers must present; empty = nothing. A secret that is set always guards.
 
     Raises ValueError where an engine would stand open to more than this machine.
     """
-    if secret and chosen.no_guard:
-        raise ValueError("argument --no-guard: contradicts ENGINE_GUARD_SECRET, which is set")
-    if secret:
+    if secret or _loopback(chosen.host):
         return secret.encode()
-    if chosen.no_guard and _loopback(chosen.host):
-        return b""
     raise ValueError(
-        "ENGINE_GUARD_SECRET is not set: set it to the secret that callers must present, "
-        "or pass --no-guard, which is allowed on a loopback --host only"
+        "ENGINE_GUARD_SECRET is not set: set it to the secret that callers must present; "
+        f"without one only a loopback --host is allowed, not {chosen.host!r}"
     )
 
 
@@ -96,6 +100,7 @@ def _parser() -> _Parser:
     add("--host", type=_text, default=default.host)
     add("--port", type=_whole(0, 65535), default=default.port, help="0: any free port")
     add("--model", type=_text, default=default.model)
+    add("--alias", type=_text, action="append", metavar="NAME", help="a further name; repeatable")
     add("--start-seconds", type=_amount, default=default.start_seconds)
     add("--ttft-ms", type=_amount, default=default.ttft_ms)
     add("--tokens-per-second", type=_amount, default=default.tokens_per_second)
@@ -103,7 +108,7 @@ def _parser() -> _Parser:
     add("--seed", type=_whole(0, 2**63 - 1), default=default.seed)
     add("--truth", type=_text, metavar="FILE")
     add("--shutdown-timeout", type=_amount, default=default.shutdown_timeout)
-    add("--no-guard", action="store_true")
+    add("--no-guard", action="store_true", help="no warning where no secret is set")
     return parser
 
 
