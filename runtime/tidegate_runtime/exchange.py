@@ -80,8 +80,7 @@ class Exchange:
         self._tail = b""
         self._scanner: Scanner | None = None
 
-    # Dispatch
-
+    @bounded
     def dispatch(self, replica: "ReplicaState") -> None:
         """Make an attempt at `replica`."""
         meter = self.gate.meter
@@ -351,8 +350,6 @@ class Exchange:
         if upstream is not None:
             upstream.abort()
 
-    # To the client
-
     def _forward(self, data: bytes) -> None:
         if not self._forwarded:
             self._forwarded = True
@@ -387,7 +384,9 @@ class Exchange:
             self._settle_counted("broken", None)
             self.refuse(PlatformError(500, "internal_error", "Tidegate failed on this request."))
         finally:
-            if not self.ended:
+            if not self.ended:  # even that failed: the journal's next life settles it
+                if self._replica is not None:
+                    self._release()
                 self._end(500)
                 self.front.close()
 
