@@ -43,7 +43,7 @@ class Exchange:
     __slots__ = (
         "_attempt", "_content_type", "_forwarded", "_parts", "_replica", "_reply", "_scanner", "_slot",
         "_status", "_tail", "_upstream", "body", "connect_until", "ended", "failed", "front", "gate", "heard_at",
-        "incoming", "key", "model", "request", "since", "started", "ticket", "tries",
+        "incoming", "key", "model", "request", "since", "started", "ticket", "tries", "unreached",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +62,7 @@ class Exchange:
         self.heard_at = self.since
         self.ticket: Ticket[Exchange] | None = None
         self.tries = 0
+        self.unreached = 0
         self.failed: set[str] = set()
         self.ended = False
         self._attempt: Usage | None = None
@@ -204,7 +205,6 @@ class Exchange:
         if not scanner.done and not self._forwarded and not scanner.error:
             self._retry("the engine ended its answer before it began", stale=False)
         elif not scanner.done or scanner.error:
-            self._tail += scanner.rest()
             self._break("the engine ended its answer early")
         else:
             self._settle_counted("completed", self._stream_done)
@@ -254,10 +254,10 @@ class Exchange:
             return
         if not stale:
             self.failed.add(attempt.replica)
-            self.gate.suspect(self._replica, reason)
+            self.gate.suspect(self.model, self._replica, reason)
         self._drop_upstream()
         self._settle("failed", None, None, reason="retry")
-        if self.tries < MAX_ATTEMPTS:
+        if self.tries - self.unreached < MAX_ATTEMPTS:
             self.gate.place(self, again=True)
         else:
             self.refuse(EngineError(502, "engine_failed", "The model's engine failed repeatedly."))
@@ -265,12 +265,12 @@ class Exchange:
     @bounded
     def not_connected(self, reason: str) -> None:
         """The replica took no connection: it is gone, and the world will say so. Nothing was asked,
-        so this is no try; but a replica that is only listed shall not be waited for too long."""
+        so this costs no try; but a replica that is only listed shall not be waited for too long."""
         now = self.gate.loop.time()
         if not self.connect_until:
             self.connect_until = now + UNREACHABLE_SECONDS
         if now < self.connect_until:
-            self.tries -= 1
+            self.unreached += 1
         self._retry(reason, stale=False)
 
     def _break(self, reason: str) -> None:

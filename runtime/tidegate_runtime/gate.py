@@ -18,7 +18,7 @@ from tidegate_billing.usage import Usage
 from tidegate_runtime import http1, openai
 from tidegate_runtime.admit import catalogue, identify, resolve
 from tidegate_runtime.boundary import bounded
-from tidegate_runtime.contract.links import DemandLine, Replica, WorldLine
+from tidegate_runtime.contract.links import DemandLine, ModelView, Replica, WorldLine
 from tidegate_runtime.contract.names import NameTable
 from tidegate_runtime.dial import Dialer
 from tidegate_runtime.endpoints import ModelState, ReplicaState, merge
@@ -150,11 +150,11 @@ class Gate:
         """Why nothing may be dispatched for this exchange now, however it came here."""
         view = exchange.model.view
         if self.stopping:
-            return PlatformError(503, "stopping", "The gateway is stopping", retry_after=1)
+            return _stopping()
         if self.meter.refusal:
             return self.unmetered()
         if view.suspend:
-            return EngineError(503, "model_suspended", f"The model `{view.name}` is suspended")
+            return _suspended(view)
         if self.tenants.priced and not self.tenants.knows(exchange.key.id):
             return TenantError(401, "invalid_api_key", "The API key is not valid")
         return None
@@ -221,15 +221,12 @@ class Gate:
         for ticket in reversed(skipped):  # a turn that led to nothing is not a turn
             model.queue.put_back(ticket)
 
-    def suspect(self, replica: ReplicaState | None, reason: str) -> None:
+    def suspect(self, model: ModelState, replica: ReplicaState | None, reason: str) -> None:
         """A replica failed a request: while others can serve, nobody else shall try it at once."""
         if replica is None:
             return
         log.warning("attempt_failed", replica=replica.id, reason=reason)
-        replica.suspect_until = self.loop.time() + SUSPECT_SECONDS
-        model = next((m for m in self.models.values() if replica.id in m.replicas), None)
-        if model is not None:
-            model.suspected_until = replica.suspect_until
+        replica.suspect_until = model.suspected_until = self.loop.time() + SUSPECT_SECONDS
 
     # The world
 
@@ -268,9 +265,7 @@ class Gate:
         if view.suspend:
             for ticket in list(model.queue):
                 model.queue.remove(ticket)
-                ticket.item.refuse(
-                    EngineError(503, "model_suspended", f"The model `{view.name}` is suspended")
-                )
+                ticket.item.refuse(_suspended(view))
         failure = view.failure
         if failure is None or not failure.final:
             return
@@ -349,7 +344,7 @@ class Gate:
     def stop(self) -> None:
         """Refuse what waits and what comes; what runs goes on."""
         self.stopping = True
-        refusal = PlatformError(503, "stopping", "The gateway is stopping", retry_after=1)
+        refusal = _stopping()
         for model in self.models.values():
             for ticket in list(model.queue):
                 model.queue.remove(ticket)
@@ -384,6 +379,14 @@ class Gate:
         """An exchange is over."""
         self.live.discard(exchange)
         self.requests[exchange.model.view.name, status] += 1
+
+
+def _stopping() -> Refusal:
+    return PlatformError(503, "stopping", "The gateway is stopping", retry_after=1)
+
+
+def _suspended(view: ModelView) -> Refusal:
+    return EngineError(503, "model_suspended", f"The model `{view.name}` is suspended")
 
 
 def _too_many(full: Full) -> Refusal:

@@ -180,15 +180,12 @@ class Meter:
             return _Work(0, None, f"the usage journal cannot be synced: {exc}", lasting=True)
         try:
             disk = os.statvfs(self.journal.folder)
-            if disk.f_bavail * disk.f_frsize < self.journal.segment_bytes + LOW_DISK:
-                if self._want_spare:
-                    return _Work(number, None, "no disk space is left for the usage journal")
-            elif self._want_spare:
-                return _Work(number, self.journal.make_spare(), "")
+            growth = self.journal.segment_bytes if self._want_spare else 0
+            if disk.f_bavail * disk.f_frsize < growth + LOW_DISK:
+                return _Work(number, None, "no disk space is left for the usage journal")
+            return _Work(number, self.journal.make_spare() if growth else None, "")
         except OSError as exc:
             return _Work(number, None, f"the usage journal cannot grow: {exc}")
-        low = disk.f_bavail * disk.f_frsize < LOW_DISK
-        return _Work(number, None, "no disk space is left for the usage journal" if low else "")
 
     def _committed(self, work: _Work) -> None:
         if work.spare is not None:

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,13 @@ def fault(up: running.Platform, fail: str | None) -> None:
         one["url"] + "/sim/faults", json={"fail": fail}, headers=headers, trust_env=False
     )
     answer.raise_for_status()
+
+
+def connections(port: int | None) -> list[str]:
+    """Open connections to a local port, as the kernel lists them."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    closed = {"06", "07", "0A"}  # TIME_WAIT, CLOSE, LISTEN
+    return [r[2] for r in rows if r[2].endswith(f":{port:04X}") and r[3] not in closed]
 
 
 def body(tokens: int, **more: object) -> dict[str, Any]:
@@ -52,11 +62,16 @@ def closes(up: running.Platform, received: dict[str, int] | None = None) -> None
     up.settled()
     assert not running.audit(up.events(), up.truth(), received)
 
-    def balanced() -> bool:
-        rows = up.conservation()
-        return bool(rows) and all(r["unexplained"] == 0 and r["unverified"] == 0 for r in rows)
+    seen: list[dict[str, Any]] = []
 
-    running.wait_for(balanced, "conservation closes", 15)
+    def balanced() -> bool:
+        seen[:] = up.conservation()
+        return bool(seen) and all(r["unexplained"] == 0 and r["unverified"] == 0 for r in seen)
+
+    try:
+        running.wait_for(balanced, "conservation closes", 15)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {seen}") from error
 
 
 def test_an_engine_that_crashes_in_mid_stream(tmp_path: Path) -> None:
@@ -76,6 +91,29 @@ def test_an_engine_that_crashes_in_mid_stream(tmp_path: Path) -> None:
         closes(up, {i: t.count('"content":" t') for i, t in answers})
         outcomes = {e["request_id"]: e["outcome"] for e in up.events()}
         assert all(outcomes[i] == "broken" for i, _ in broken)
+
+
+def test_an_answer_after_a_refused_connection_is_billed(tmp_path: Path) -> None:
+    """The engine is gone and the world still lists it, for the operator sleeps: the request's first
+    attempt fails to connect, and what answers in the end is another attempt with its own bill."""
+    with running.platform(tmp_path, running.sim()) as up, up.client() as client:
+        assert client.post("/v1/chat/completions", json=body(3)).status_code == 200
+        dead, port = engine(up)["pid"], httpx.URL(engine(up)["url"]).port
+        up.process.send_signal(signal.SIGSTOP)
+        with ThreadPoolExecutor() as pool:
+            try:
+                os.kill(dead, signal.SIGKILL)
+                # Else the first attempt meets the end of a kept connection, which is another case.
+                running.wait_for(lambda: not connections(port), "the kept connection closed")
+                answer = pool.submit(client.post, "/v1/chat/completions", json=body(4))
+                running.wait_for(lambda: any(e["reason"] == "retry" for e in up.events()), "a try")
+            finally:
+                up.process.send_signal(signal.SIGCONT)
+            assert answer.result().status_code == 200, answer.result().text
+        request = answer.result().headers["x-request-id"]
+        closes(up)
+        bill = [e for e in up.events() if e["request_id"] == request and e["billed"]]
+        assert [e["completion_tokens"] for e in bill] == [4]
 
 
 @pytest.mark.parametrize("kind", ["refuse", "http500", "hang@2", "malformed@2", "no-usage", "slow"])

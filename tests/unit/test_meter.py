@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tidegate_billing.usage import Usage, uuid7
-from tidegate_runtime import meter as meter_module
 from tidegate_runtime.journal import Journal
 from tidegate_runtime.meter import Meter
 from tidegate_runtime.slots import Slots
@@ -57,6 +56,8 @@ async def test_done_comes_after_a_sync(tmp_path: Path, monkeypatch: pytest.Monke
 async def test_a_turn_without_waiters_confirms_nothing(tmp_path: Path) -> None:
     """The thread may run between a record's write and its waiter's place in the line."""
     meter = made(tmp_path)
+    while meter._syncing or meter.journal.spare is None:  # else both would make the spare
+        await asyncio.sleep(0.01)
     assert meter._work().number == 0
     meter.close()
 
@@ -140,7 +141,3 @@ async def test_a_settlement_that_cannot_be_written_is_kept(
     await asyncio.wait_for(done.wait(), 10)
     assert not meter.journal.open_attempts
     meter.close()
-
-
-def test_limits_fit_together() -> None:
-    assert meter_module.LOW_DISK > 0
