@@ -12,7 +12,7 @@ PYTEST := $(PYTHON) -Im pytest
 BUILD := $(CURDIR)/build
 SOURCES := operator runtime billing tests
 
-.PHONY: setup demo check test test-unit test-integration test-cluster test-long bench image \
+.PHONY: setup demo check test test-unit test-integration test-cluster test-chart test-long bench image \
 	cluster cluster-down clean
 
 setup: $(STAMP) ## .venv/bin/tidegate with everything it needs, from uv.lock
@@ -39,7 +39,7 @@ check: setup ## format, lint, layering, types, sizes: 60 s
 
 test: check ## everything that must be green; one run, so that its closing line counts it all
 	@echo "test: unit and integration, the built wheel among them" >&2
-	@$(PYTEST) tests/unit tests/integration $(ARGS)
+	@$(PYTEST) tests/unit tests/chart tests/integration tests/cluster $(ARGS)
 
 test-unit: setup
 	@$(PYTEST) tests/unit $(ARGS)
@@ -51,9 +51,23 @@ bench: setup ## router bench kit: ours beside every peer that is installed
 	@mkdir -p $(BUILD)/bench
 	@$(PYTHON) tests/bench/compare.py --root $(BUILD)/bench $(ARGS)
 
-test-cluster test-long image cluster cluster-down:
-	@echo "make $@: not built yet; it comes with the Kubernetes work (see docs/progress.md)" >&2
-	@exit 1
+test-cluster: setup ## a real Kubernetes, two nodes; or KUBECONFIG=... TEST_IMAGE=... for another one
+	@$(PYTEST) tests/cluster $(ARGS)
+
+test-chart: setup ## the chart rendered, and every object validated offline
+	@$(PYTEST) tests/chart $(ARGS)
+
+test-long: setup ## what takes long: 200 wakes beside plain kubectl scale
+	@$(PYTHON) tests/cluster/wakes.py $(ARGS)
+
+image: setup ## the shipped image (ARGS="tidegate vllm-cpu" for both), by buildah
+	@$(PYTHON) tests/cluster/harness/images.py $(or $(ARGS),tidegate) >&2
+
+cluster: setup ## a two-node cluster on this machine; its kubeconfig's path is the last line
+	@$(PYTHON) tests/cluster/harness/cli.py up
+
+cluster-down: setup
+	@$(PYTHON) tests/cluster/harness/cli.py down
 
 clean: ## what this Makefile made here; shared caches stay
 	@rm -rf $(VENV) .tools build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \

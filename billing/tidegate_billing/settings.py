@@ -10,7 +10,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 PREFIX = "TIDEGATE_"
-SECRETS = frozenset({"API_KEY", "ADMIN_TOKEN", "INTERNAL_TOKEN", "KEY_PEPPER", "DATABASE_URL"})
+SECRETS = frozenset(
+    {"API_KEY", "ADMIN_TOKEN", "INTERNAL_TOKEN", "KEY_PEPPER", "DATABASE_URL", "GUARD_KEY"}
+)
 """Settings that may come from a file, and whose values no error message shows."""
 
 KNOWN: frozenset[str] = frozenset(
@@ -18,6 +20,7 @@ KNOWN: frozenset[str] = frozenset(
     DATA CACHE HOST PORT ADMIN_PORT OPS_PORT BASE_URL API_KEY ADMIN_URL ADMIN_TOKEN BILLING_URL
     INTERNAL_TOKEN KEY_PEPPER DATABASE_URL JOURNAL_DIR DURABILITY LOG_LEVEL
     OPERATOR_URL WORLD_URL NAME LISTEN_FD OPS_FD SEGMENT_BYTES ROUTERS
+    NAMESPACE PLATFORM ROUTER_SERVICE GUARD_KEY
     """.split()  # noqa: SIM905 - twenty names read better than twenty lines
 )
 """Every setting's name, without its prefix. A process uses those it needs."""

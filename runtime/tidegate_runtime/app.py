@@ -137,7 +137,8 @@ async def _tasks(
         jobs += [
             gate.meter.ship(client, f"{settings.billing_url}/internal/usage"),
             links.follow_billing(settings.billing_url),
-            links.follow_world(f"{settings.world_url}/internal/world"),
+            _follow(links, settings),
+            links.save(),
         ]
     tasks = [asyncio.ensure_future(job) for job in jobs]
     for task in tasks:
@@ -151,6 +152,13 @@ async def _tasks(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _follow(links: Links, settings: Settings) -> None:
+    if settings.world_url == settings_module.KUBERNETES:
+        await links.follow_kubernetes(settings.guard_key, settings.kubeconfig)
+    else:
+        await links.follow_world(f"{settings.world_url}/internal/world")
 
 
 def _ended(task: "asyncio.Future[None]") -> None:

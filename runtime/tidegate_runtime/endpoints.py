@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -28,11 +29,12 @@ class ReplicaState:
 
     __slots__ = (
         "answer_error", "answered_at", "first_forward", "gone", "guard", "host", "host_header",
-        "id", "idle", "in_flight", "port", "probe", "start_id", "state", "suspect_until",
+        "id", "idle", "in_flight", "port", "probe", "start_id", "state", "suspect_until", "told",
     )  # fmt: skip
 
     def __init__(self, replica: Replica) -> None:
         parts = urlsplit(replica.url)
+        self.told = replica
         self.id = replica.id
         self.host = parts.hostname or "127.0.0.1"
         self.port = parts.port or 80
@@ -44,10 +46,18 @@ class ReplicaState:
         self.answered_at = 0.0
         self.answer_error = ""
         self.first_forward = 0.0
-        self.suspect_until = 0.0
+        self.suspect_until = inf if replica.lost else 0.0
         self.gone = False
         self.idle: list[Upstream] = []
         self.probe: asyncio.Task[None] | None = None
+
+    def renew(self, replica: Replica) -> None:
+        """Take what the world says of it now."""
+        if replica.lost != self.told.lost:
+            self.suspect_until = inf if replica.lost else 0.0
+        self.told = replica
+        self.guard = replica.guard.encode()
+        self.state = replica.state
 
     @property
     def usable(self) -> bool:
@@ -118,16 +128,28 @@ class ModelState:
 
 
 def merge(
-    known: dict[str, ReplicaState], told: list[Replica], started: Callable[[ReplicaState], None]
-) -> None:
-    """Bring a model's replicas to what the world says now; `started` is called for new ones."""
-    names = {r.id for r in told}
-    for key in [k for k in known if k not in names]:
+    model: ModelState, told: list[Replica], started: Callable[[ModelState, ReplicaState], None]
+) -> bool:
+    """Bring a model's replicas to what the world says now; `started` is called for new ones.
+
+    Whether anything is different."""
+    known = model.replicas
+    urls = {r.id: r.url for r in told}
+    gone = [k for k, state in known.items() if urls.get(k) != state.told.url]
+    for key in gone:
         known.pop(key).leave()
+    changed = bool(gone)
     for replica in told:
         state = known.get(replica.id)
+        if state is not None and state.told == replica:
+            continue
+        changed = True
         if state is None:
             state = known[replica.id] = ReplicaState(replica)
-            started(state)
         else:
-            state.state = replica.state
+            state.renew(replica)
+        if state.probe is None:
+            started(model, state)
+    if changed:
+        model.suspected_until = max((r.suspect_until for r in known.values()), default=0.0)
+    return changed

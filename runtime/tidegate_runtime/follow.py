@@ -27,6 +27,9 @@ SILENCE: Final = 15.0
 RENEW: Final = 60.0
 """How often a beat alone renews the picture on disk."""
 
+SAVE_PAUSE: Final = 1.0
+"""The picture on disk is at most so much older than what is known, however fast that changes."""
+
 
 async def lines(
     client: httpx.AsyncClient, url: str, take: Callable[[str], Awaitable[None]]
@@ -57,7 +60,8 @@ class Links:
         self._gate = gate
         self._client = client
         self._path = path
-        self._world: WorldLine | None = None
+        self._world: Callable[[], WorldLine | None] = lambda: None
+        self._unsaved = asyncio.Event()
         self._saved_at = 0.0
 
     def restore(self) -> None:
@@ -69,13 +73,21 @@ class Links:
         if known.snapshot is not None:
             self._gate.tenants.apply(known.snapshot, self._gate.loop.time() - age)
         if known.world is not None:
-            self._world = known.world
-            self._gate.apply(known.world)
+            world = known.world
+            self._world = lambda: world
+            self._gate.apply(world)
         log.info("picture_restored", age_seconds=round(age, 1))
 
     async def follow_world(self, url: str) -> None:
         """Follow the world for ever."""
         await lines(self._client, url, self._take_world)
+
+    async def follow_kubernetes(self, guard_key: bytes, kubeconfig: str) -> None:
+        """Follow the cluster's API server for ever."""
+        # Only here: a router without a cluster needs neither the package nor the half second.
+        from tidegate_runtime.kube.link import Cluster
+
+        await Cluster(self._gate, guard_key, kubeconfig, self.keep).run()
 
     async def follow_billing(self, url: str) -> None:
         """Follow billing's snapshot for ever, acknowledging what was applied."""
@@ -85,14 +97,14 @@ class Links:
             self._gate.tenants.apply(line, self._gate.loop.time())
             if line.type == "beat":
                 if self._gate.loop.time() - self._saved_at > RENEW:
-                    self._save()
+                    self._unsaved.set()
                 return
             self._gate.repriced()
             ack = SnapshotAck(router=self._gate.name, version=line.version)
             await self._client.post(
                 f"{url}/internal/snapshot/ack", content=msgspec.json.encode(ack)
             )
-            self._save()
+            self._unsaved.set()
 
         await lines(self._client, f"{url}/internal/snapshot?router={self._gate.name}", take)
 
@@ -100,16 +112,39 @@ class Links:
         line = msgspec.json.decode(text, type=WorldLine)
         if line.type == "world":
             self._gate.apply(line)
-            self._world = line
-            # After the held requests are on their way: a cold start must not wait for a file.
-            self._gate.loop.call_soon(self._save)
+            self.keep(lambda: line)
 
-    def _save(self) -> None:
+    def keep(self, world: Callable[[], WorldLine | None]) -> None:
+        """The world has changed: keep what `world` gives when it is time to write it down."""
+        self._world = world
+        self._unsaved.set()
+
+    async def save(self) -> None:
+        """Keep the picture on disk for ever: at once after a change, then once in SAVE_PAUSE.
+
+        The writing is a thread's: a cold start must not wait for a file."""
+        writing: asyncio.Future[None] | None = None
+        try:
+            while True:
+                await self._unsaved.wait()
+                self._unsaved.clear()
+                writing = asyncio.ensure_future(asyncio.to_thread(self._write, *self._known()))
+                await asyncio.shield(writing)
+                await asyncio.sleep(SAVE_PAUSE)
+        finally:
+            if writing is not None:
+                await writing  # never two at once
+            if self._unsaved.is_set():
+                self._write(*self._known())
+
+    def _known(self) -> tuple[float, SnapshotLine, WorldLine | None]:
         tenants, now = self._gate.tenants, self._gate.loop.time()
         self._saved_at = now
         age = tenants.age(now)
-        at = 0.0 if age is None else time.time() - age
+        return 0.0 if age is None else time.time() - age, tenants.picture(), self._world()
+
+    def _write(self, at: float, snapshot: SnapshotLine, world: WorldLine | None) -> None:
         try:
-            picture.save(self._path, at, tenants.picture(), self._world)
+            picture.save(self._path, at, snapshot, world)
         except OSError as exc:
             log.warning("picture_not_saved", error=str(exc))

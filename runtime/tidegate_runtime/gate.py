@@ -8,20 +8,20 @@ import asyncio
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
 
 from tidegate_billing.links import KeyView
 from tidegate_billing.usage import Usage
-from tidegate_runtime import http1, openai
+from tidegate_runtime import http1, openai, roster
 from tidegate_runtime.admit import catalogue, identify, resolve
 from tidegate_runtime.boundary import bounded
 from tidegate_runtime.contract.links import DemandLine, ModelView, Replica, WorldLine
 from tidegate_runtime.contract.names import NameTable
 from tidegate_runtime.dial import Dialer
-from tidegate_runtime.endpoints import ModelState, ReplicaState, merge
+from tidegate_runtime.endpoints import ModelState, ReplicaState
 from tidegate_runtime.errors import (
     EngineError,
     PlatformError,
@@ -33,6 +33,7 @@ from tidegate_runtime.exchange import Exchange
 from tidegate_runtime.front import Front, Incoming
 from tidegate_runtime.hold import Full, Ticket
 from tidegate_runtime.meter import Meter
+from tidegate_runtime.roster import suspended
 from tidegate_runtime.route import Wait, least_load
 from tidegate_runtime.tenants import Tenants
 
@@ -56,6 +57,8 @@ class Gate:
         self.buffered = 0
         self.models: dict[str, ModelState] = {}
         self.names = NameTable.build([])
+        self.pictured = False
+        """Whether a picture of the world has come, from whom or wherever."""
         self.news = asyncio.Event()
         self.requests: Counter[tuple[str, int]] = Counter()
         self.tokens: Counter[tuple[str, str]] = Counter()
@@ -154,7 +157,7 @@ class Gate:
         if self.meter.refusal:
             return self.unmetered()
         if view.suspend:
-            return _suspended(view)
+            return suspended(view)
         if self.tenants.priced and not self.tenants.knows(exchange.key.id):
             return TenantError(401, "invalid_api_key", "The API key is not valid")
         return None
@@ -226,56 +229,22 @@ class Gate:
         if replica is None:
             return
         log.warning("attempt_failed", replica=replica.id, reason=reason)
-        replica.suspect_until = model.suspected_until = self.loop.time() + SUSPECT_SECONDS
+        until = self.loop.time() + SUSPECT_SECONDS
+        replica.suspect_until = max(replica.suspect_until, until)
+        model.suspected_until = max(model.suspected_until, until)
 
     # The world
 
     def apply(self, world: WorldLine) -> None:
         """Take a new picture of models and replicas."""
-        views = {v.deployment: v for v in world.models}
-        for gone in [k for k in self.models if k not in views]:
-            self._remove(self.models.pop(gone))
-        replicas: dict[str, list[Replica]] = {}
-        for replica in world.replicas:
-            replicas.setdefault(replica.deployment, []).append(replica)
-        self.names = NameTable.build(world.models)
-        for deployment, view in views.items():
-            model = self.models.get(deployment)
-            if model is None:
-                model = self.models[deployment] = ModelState(view)
-                model.price_version = self.tenants.prices.get(deployment, 0)
-            model.view = view
-            merge(
-                model.replicas,
-                replicas.get(deployment, []),
-                lambda state, model=model: self.probe_started(model, state),  # type: ignore[misc]
-            )
-            self._release_failed(model)
-            self.drain_queue(model)
-        self.news.set()
+        roster.replace(self, world)
 
-    def _remove(self, model: ModelState) -> None:
-        merge(model.replicas, [], lambda state: None)
-        for ticket in list(model.queue):
-            ticket.item.refuse(model_not_found(ticket.item.request.model))
-            model.queue.remove(ticket)
-
-    def _release_failed(self, model: ModelState) -> None:
-        view = model.view
-        if view.suspend:
-            for ticket in list(model.queue):
-                model.queue.remove(ticket)
-                ticket.item.refuse(_suspended(view))
-        failure = view.failure
-        if failure is None or not failure.final:
-            return
-        error = EngineError(
-            503, "model_start_failed",
-            f"The model `{view.name}` could not start: {failure.reason}: {failure.message}",
-            retry_after=5,
-        )  # fmt: skip
-        for ticket in model.queue.release(failure.start_id):
-            ticket.item.refuse(error)
+    def change(
+        self, views: Mapping[str, ModelView | None], replicas: Mapping[str, list[Replica]]
+    ) -> None:
+        """Take what is new: views by deployment (None: it is gone), and all replicas of each
+        deployment that has other ones now."""
+        roster.change(self, views, replicas)
 
     def repriced(self) -> None:
         """Prices changed: what waited for one may go."""
@@ -329,6 +298,7 @@ class Gate:
             if exchange.request.stream and now - exchange.heard_at >= every:
                 exchange.heard_at = now
                 exchange.heartbeat()
+        roster.release(model)  # one that waits again may have missed the news
         self.drain_queue(model)
 
     def _held_too_long(self, model: ModelState, waited: float) -> Refusal:
@@ -383,10 +353,6 @@ class Gate:
 
 def _stopping() -> Refusal:
     return PlatformError(503, "stopping", "The gateway is stopping", retry_after=1)
-
-
-def _suspended(view: ModelView) -> Refusal:
-    return EngineError(503, "model_suspended", f"The model `{view.name}` is suspended")
 
 
 def _too_many(full: Full) -> Refusal:

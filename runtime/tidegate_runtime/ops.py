@@ -71,6 +71,8 @@ class Ops:
             return PlainTextResponse("stopping\n", 503)
         if not gate.tenants.fresh(gate.loop.time()):
             return PlainTextResponse("no snapshot of tenants yet\n", 503)
+        if not gate.pictured:
+            return PlainTextResponse("no picture of the models yet\n", 503)
         return PlainTextResponse("ok\n")
 
     async def _metrics(self, _: Request) -> Response:

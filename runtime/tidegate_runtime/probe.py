@@ -36,7 +36,7 @@ class Prober:
         self._gate = gate
 
     def start(self, model: ModelState, replica: ReplicaState) -> None:
-        """Probe a replica that has just appeared, until it answers or goes."""
+        """Probe a replica that is starting, until it answers or goes."""
         if replica.state == "starting":
             replica.probe = self._gate.loop.create_task(self._probe(model, replica))
 

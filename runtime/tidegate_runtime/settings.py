@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from tidegate_billing import settings
 from tidegate_billing.keys import parse_peppers
@@ -13,7 +14,10 @@ from tidegate_runtime.journal import SEGMENT_BYTES
 
 @dataclass(frozen=True)
 class Settings:
-    """`listen_fd`, `ops_fd`: inherited listening sockets (-1: bind host and port)."""
+    """`listen_fd`, `ops_fd`: inherited listening sockets (-1: bind host and port).
+
+    `world_url`: where `/internal/world` is served, or KUBERNETES: the cluster's API server, reached
+    as the pod's service account or by `kubeconfig` (the path in KUBECONFIG; for development)."""
 
     name: str
     host: str
@@ -31,12 +35,15 @@ class Settings:
     segment_bytes: int
     log_level: str
     static: Path | None
+    guard_key: bytes = b""
+    kubeconfig: str = ""
 
 
+KUBERNETES: Final = "kubernetes:"
 _FLAGS = (
     "name", "host", "port", "ops-port", "listen-fd", "ops-fd", "billing-url", "world-url",
     "journal-dir", "data", "durability", "segment-bytes", "log-level", "internal-token-file",
-    "key-pepper-file",
+    "key-pepper-file", "guard-key-file",
 )  # fmt: skip
 
 
@@ -54,6 +61,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     if static is None:
         for name in ("BILLING_URL", "WORLD_URL", "INTERNAL_TOKEN", "KEY_PEPPER"):
             settings.required(values, name)
+        _check_world(values)
     try:
         peppers = parse_peppers(settings.text(values, "KEY_PEPPER", "static"))
     except ValueError as exc:
@@ -79,4 +87,16 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
             values, "LOG_LEVEL", "info", ("debug", "info", "warning", "error")
         ),
         static=static,
+        guard_key=settings.text(values, "GUARD_KEY", "").encode(),
+        kubeconfig=environ.get("KUBECONFIG", ""),
     )
+
+
+def _check_world(values: Mapping[str, str]) -> None:
+    url = values["WORLD_URL"]
+    if url == KUBERNETES:
+        settings.required(values, "GUARD_KEY")
+    elif not url.startswith(("http://", "https://")):
+        raise SettingError(
+            f"TIDEGATE_WORLD_URL={url!r} is not known; allowed: an http(s) URL, or `{KUBERNETES}`"
+        )

@@ -16,6 +16,7 @@ PARTS = {
     "sim": "tidegate_runtime.engines.sim",
     "router": "tidegate_runtime",
     "billing": "tidegate_billing",
+    "operator": "tidegate_operator.kube",
 }
 """Commands that are processes of their own, by the module that parses their arguments."""
 

@@ -236,13 +236,33 @@ def invoice(
 
 
 @app.command()
-def crd() -> None:
-    """Print the CustomResourceDefinition of ModelDeployment as YAML."""
-    import yaml
-
+def crd(
+    apply: Annotated[bool, typer.Option("--apply", help="Apply it to the cluster.")] = False,
+) -> None:
+    """Print the CustomResourceDefinition of ModelDeployment as YAML, or apply it."""
     from tidegate_runtime.contract import schema
 
-    sys.stdout.write(yaml.safe_dump(schema.crd(), sort_keys=False, allow_unicode=True))
+    if apply:
+        from tidegate_operator.kube import definition
+
+        return print(definition.apply_now(schema.crd()), file=sys.stderr)
+    sys.stdout.write(schema.crd_yaml())
+    return None
+
+
+@app.command()
+def check(
+    url: Annotated[str, typer.Option(help="The gateway.")],
+    tenant: Tenant,
+    model: Annotated[str | None, typer.Option(help="Asked something, where given.")] = None,
+    timeout: Annotated[int, typer.Option(min=1, help="Seconds for the whole check.")] = 300,
+    admin_url: AdminUrl = None,
+) -> None:
+    """Make a real request with a key of its own and see it billed (`helm test` runs this)."""
+    from tidegate_operator.cli import check as command
+
+    with _platform(None, admin_url) as client:
+        print(command.check(client, url, tenant, model, timeout))
 
 
 @app.command()
@@ -272,4 +292,10 @@ def router(context: typer.Context) -> None:
 @app.command(context_settings=PASS_ON, add_help_option=False)
 def billing(context: typer.Context) -> None:
     """Run billing (its own flags: `tidegate billing --help`)."""
+    _part(context)
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def operator(context: typer.Context) -> None:
+    """Run the operator of a cluster (settings only; see the chart)."""
     _part(context)

@@ -81,24 +81,24 @@ def application(source: Source, *, internal: str, admin: str) -> Starlette:
             Route("/livez", livez),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
-            Route("/internal/world", _only(internal, world)),
-            Route("/internal/counters", _only(internal, counters)),
-            Route("/api/v1/models", _only(admin, models)),
-            Route("/api/v1/cold-starts", _only(admin, cold_starts)),
+            Route("/internal/world", guarded(internal, world)),
+            Route("/internal/counters", guarded(internal, counters)),
+            Route("/api/v1/models", guarded(admin, models)),
+            Route("/api/v1/cold-starts", guarded(admin, cold_starts)),
         ]
     )
 
 
-def _only(token: str, handler: Handler) -> Handler:
+def guarded(token: str, handler: Handler) -> Handler:
     wanted = f"Bearer {token}".encode()
 
-    async def guarded(request: Request) -> Response:
+    async def checked(request: Request) -> Response:
         given = request.headers.get("authorization", "").encode("utf-8", "replace")
         if not hmac.compare_digest(given, wanted):
             return JSONResponse({"error": {"message": "wrong or missing token"}}, 401)
         return await handler(request)
 
-    return guarded
+    return checked
 
 
 class Server(uvicorn.Server):

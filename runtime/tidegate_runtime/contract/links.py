@@ -29,7 +29,9 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Replica(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine process or pod. `id` is its epoch: unique over restarts."""
+    """One engine process or pod. `id` is its epoch: unique over restarts.
+
+    `lost`: the control plane hears nothing from where it runs; others are tried first."""
 
     id: str
     deployment: str
@@ -37,6 +39,7 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     state: ReplicaState
     guard: str
     start_id: str = ""
+    lost: bool = False
 
 
 class ModelView(msgspec.Struct, frozen=True, kw_only=True):

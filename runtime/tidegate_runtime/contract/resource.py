@@ -12,13 +12,13 @@ from typing import Any
 import msgspec
 
 from tidegate_runtime.contract import cel, document, engine_checks
-from tidegate_runtime.contract.document import Document, Path
+from tidegate_runtime.contract.document import Path
 from tidegate_runtime.contract.links import ModelView
 from tidegate_runtime.contract.schema import API_VERSION, KIND, spec_schema
 from tidegate_runtime.contract.spec import EngineSpec, Metadata, ModelDeployment, Spec
 from tidegate_runtime.contract.validate import Fault, Schema, check, defaulted, did_you_mean, shown
 
-__all__ = ["ModelDeployment", "Parsed", "Problem", "dotted", "parse", "read", "view"]
+__all__ = ["ModelDeployment", "Parsed", "Problem", "dotted", "judge", "parse", "read", "view"]
 
 _MAX_BYTES = 1 << 20
 _NAME = {
@@ -111,6 +111,12 @@ def parse(text: str, source: str) -> Parsed:
     return Parsed(_distinct(found, problems), problems)
 
 
+def judge(value: Any) -> tuple[ModelDeployment | None, list[str]]:
+    """A resource as an API server gives it, and what only we can see is wrong: `field: message`."""
+    made, faults = _resource(value, "")
+    return made, [f"{dotted(fault.path)}: {fault.message}" for fault in faults]
+
+
 def view(resource: ModelDeployment, created: float) -> ModelView:
     """What a router needs to know of `resource`, first seen at `created` (seconds since epoch)."""
     spec = resource.spec
@@ -179,7 +185,7 @@ def _parse(data: bytes, source: str, problems: list[Problem]) -> list[_Found]:
     problems += [Problem(source, f.line, dotted(f.path), f.message) for f in faults]
     found: list[_Found] = []
     for one in documents:
-        resource, wrong = _resource(one, source)
+        resource, wrong = _resource(one.value, source)
         for path, message in wrong:
             problems.append(Problem(source, one.line_of(path), dotted(path), message))
         lost = any(fault.document == one.number for fault in faults)
@@ -189,8 +195,7 @@ def _parse(data: bytes, source: str, problems: list[Problem]) -> list[_Found]:
     return found
 
 
-def _resource(one: Document, source: str) -> tuple[ModelDeployment | None, list[Fault]]:
-    value = one.value
+def _resource(value: Any, source: str) -> tuple[ModelDeployment | None, list[Fault]]:
     if not isinstance(value, dict):
         return None, [Fault((), f"must be a {KIND}, got {shown(value)}")]
     faults = list(_kind(value))

@@ -10,6 +10,7 @@ The environment is built from nothing, not copied: of the platform's own variabl
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -45,7 +46,8 @@ class Serve:
     """What one vLLM process is to serve, and how.
 
     `names` are the model names it answers to, the first is the one in its answers. `cpus` are the
-    cores its threads are bound to; empty = vLLM's own choice, which leaves one core free."""
+    cores its threads are bound to; empty = vLLM's own choice, which leaves one core free.
+    `guard_folder` is where that process finds the guard, and nothing else to import."""
 
     python: Path
     model: Path
@@ -55,6 +57,7 @@ class Serve:
     drain_seconds: int
     max_concurrency: int
     host: str = "127.0.0.1"
+    guard_folder: Path = GUARD_FOLDER
     task: Task = "generate"
     device: Device = "cpu"
     cpus: tuple[int, ...] = ()
@@ -67,6 +70,12 @@ class Command(NamedTuple):
 
     argv: tuple[str, ...]
     env: dict[str, str]
+
+
+@cache
+def guard_source() -> str:
+    """The guard's source text, for processes on other machines."""
+    return (GUARD_FOLDER / "tidegate_guard.py").read_text("utf-8")
 
 
 def command(serve: Serve, inherited: Mapping[str, str]) -> Command:
@@ -134,7 +143,7 @@ def _fixed(serve: Serve) -> dict[str, str]:
     """What nobody overrides: the guard, no network, no telemetry, readable lines."""
     return {
         SECRET_VARIABLE: serve.guard_secret,
-        "PYTHONPATH": str(GUARD_FOLDER),
+        "PYTHONPATH": str(serve.guard_folder),
         "PYTHONSAFEPATH": "1",  # `-m` would import from the current folder first
         "PYTHONUNBUFFERED": "1",
         "HF_HUB_OFFLINE": "1",

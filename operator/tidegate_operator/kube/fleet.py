@@ -1,0 +1,341 @@
+"""All deployments: what the watches tell, what the routers report, who decides and when.
+
+Followers do everything but write: they watch, keep the demand links, judge. So a new leader acts on
+what it has known all along. Three things lead to a decision: a router's line (at once), a change of
+the world (through the queue), and the clock (once a second).
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+import msgspec
+import structlog
+
+from tidegate_billing.links import EngineCounters, ModelPricing
+from tidegate_operator import spec as specs
+from tidegate_operator.demand import Picture
+from tidegate_operator.kube import override, report
+from tidegate_operator.kube.api import Api, ApiError, path_of
+from tidegate_operator.kube.children import Children
+from tidegate_operator.kube.events import Events
+from tidegate_operator.kube.leaving import Leaving
+from tidegate_operator.kube.model import ColdStart, Model
+from tidegate_operator.kube.queue import Queue
+from tidegate_operator.kube.report import Priced
+from tidegate_operator.kube.scale import Scaler
+from tidegate_operator.kube.state import State
+from tidegate_operator.kube.verdict import Verdict, Verdicts
+from tidegate_operator.local.billing import Billing, BillingError
+from tidegate_operator.platform import Platform
+from tidegate_runtime.contract import cluster
+from tidegate_runtime.contract.links import DemandLine
+from tidegate_runtime.contract.spec import ModelDeployment
+
+log = structlog.get_logger()
+
+Object = Mapping[str, Any]
+TICK_SECONDS: Final = 1.0
+RESYNC_SECONDS: Final = 600.0
+KEPT_STARTS: Final = 10_000
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the fleet works with."""
+
+    api: Api
+    billing: Billing
+    platform: Platform
+    guard_key: bytes
+    base_url: str
+
+
+class Fleet:
+    """The models and their reconciliation."""
+
+    def __init__(self, site: Site, http: httpx.AsyncClient, tasks: set[asyncio.Task[None]]) -> None:
+        self.site, self._tasks = site, tasks
+        self._leaving = Leaving(http, site.billing, self.spawn)
+        self.picture = Picture()
+        self.state = State(self._changed)
+        self.verdicts = Verdicts(self.state, site.platform)
+        self.models: dict[str, Model] = {}
+        self.queue = Queue(self._reconcile)
+        self.scaler = Scaler(site.api, self.spawn)
+        self.leading = False
+        self.synced = False
+        self._children = Children(site.api, self.state, site.platform, site.guard_key)
+        self._events = Events(site.api)
+        self._priced: dict[str, tuple[ModelPricing, Priced]] = {}
+        self._pricing: set[str] = set()
+        self._epochs: dict[str, str] = {}
+        self._named = False
+        self._starts: deque[tuple[str, ColdStart]] = deque(maxlen=KEPT_STARTS)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Runs `work` beside everything else."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # What comes in
+
+    def lead(self, leading: bool) -> None:
+        """Begin or stop to act."""
+        self.leading = leading
+        if leading:
+            for model in self.models.values():
+                model.adopt()
+            for key in self.state.resources:
+                self.queue.add(key)
+
+    def heard(self, router: str, line: DemandLine) -> None:
+        """A router's line; wakes what it names as having somebody waiting, at once."""
+        now = time.time()
+        self.picture.hear(router, line, now)
+        for demand in line.models:
+            if demand.held and (model := self.models.get(demand.deployment)) is not None:
+                self.act(model, now)
+        for said in line.replicas:
+            model = self.models.get(self._epochs.get(said.id, ""))
+            if model is None:
+                continue
+            finished = model.last_cold
+            uid = model.told(said)
+            if model.last_cold is not finished and model.last_cold is not None:
+                self._starts.append((model.deployment, model.last_cold))
+            if uid and self.leading:
+                self.scaler.gate(model, uid, answered=True)
+
+    def pod(self, obj: Object, *, deleted: bool) -> None:
+        """A pod of some model."""
+        before = self.state.pods
+        uid = obj["metadata"]["uid"]
+        known = next((pods[uid] for pods in before.values() if uid in pods), None)
+        self.state.pod(obj, deleted=deleted)
+        if known is not None and (deleted or cluster.epoch(known) != cluster.epoch(obj)):
+            self._ended(cluster.epoch(known))
+
+    def replace(self, found: list[Object]) -> None:
+        """These are all the resources there are."""
+        keys = {f"{o['metadata']['namespace']}/{o['metadata']['name']}": o for o in found}
+        for gone in [key for key in self.state.resources if key not in keys]:
+            self.state.resource(self.state.resources[gone], deleted=True)
+        for key, obj in keys.items():
+            if key not in self.state.resources:
+                self.state.resource(obj, deleted=False)
+
+    def act(self, model: Model, now: float) -> None:
+        """Decide for one model and begin what follows."""
+        if not self.leading or not self.synced:
+            return
+        before = (model.desired, model.failure, model.cold.id)
+        self.scaler.carry_out(model, model.evaluate(self.picture, now))
+        if before != (model.desired, model.failure, model.cold.id):
+            self.queue.add(model.deployment)
+
+    def _changed(self, deployment: str) -> None:
+        self._named = False
+        self._observe(deployment)
+        self.queue.add(deployment)
+
+    def _observe(self, deployment: str) -> None:
+        obj = self.state.resources.get(deployment)
+        if obj is None:
+            self.models.pop(deployment, None)
+            return
+        model = self.models.get(deployment)
+        if model is None:
+            model = self.models[deployment] = Model(deployment)
+            told = (obj.get("status") or {}).get("lastRequestTime")
+            model.last_request = cluster.seconds(told)
+        model.observe(self.state.child_of(deployment, "Deployment"), self.state.pods_of(deployment))
+        for pod in model.pods.values():
+            self._epochs[cluster.epoch(pod)] = deployment
+            if "deletionTimestamp" in pod["metadata"] and self.leading:
+                self._leaving.leaves(pod, deployment, self._name(deployment), self._guard(obj))
+
+    def _ended(self, key: str) -> None:
+        deployment = self._epochs.pop(key, None)
+        if deployment is not None and self.leading:
+            self._leaving.gone(key, deployment, self._name(deployment))
+
+    def _guard(self, obj: Object) -> str:
+        return cluster.guard(self.site.guard_key, obj["metadata"]["uid"])
+
+    def _name(self, deployment: str) -> str:
+        verdict = self.verdicts.of(deployment)
+        if verdict is None or verdict.resource is None:
+            return deployment.partition("/")[2]
+        return verdict.resource.served_name
+
+    # The clock
+
+    async def tick(self) -> None:
+        """Decides for every model once a second; looks at every resource again now and then."""
+        resync = time.monotonic() + RESYNC_SECONDS
+        while True:
+            now = time.time()
+            for model in list(self.models.values()):
+                self.act(model, now)
+            if time.monotonic() > resync:
+                resync = time.monotonic() + RESYNC_SECONDS
+                for key in self.state.resources:
+                    self.queue.add(key)
+            await asyncio.sleep(TICK_SECONDS)
+
+    # Reconciliation
+
+    async def _reconcile(self, deployment: str) -> None:
+        """Bring one deployment's children and status to what they should be."""
+        if not self.synced:
+            self.queue.later(deployment, 0.1)
+            return
+        if not self._named:
+            self._named = True
+            for other in self.verdicts.settle():
+                self.queue.add(other)
+        obj, verdict = self.state.resources.get(deployment), self.verdicts.of(deployment)
+        model = self.models.get(deployment)
+        if obj is None or verdict is None or model is None:
+            return
+        self._instruct(model, verdict, obj)
+        if not self.leading:
+            return
+        problem = ""
+        if verdict.valid and verdict.resource and "deletionTimestamp" not in obj["metadata"]:
+            problem = await self._settle_children(verdict.resource, obj)
+            self._price(verdict.resource)
+        self.act(model, time.time())
+        await self._report(model, verdict, deployment)
+        if problem:
+            raise ApiError(0, "ChildRefused", problem)
+
+    def _instruct(self, model: Model, verdict: Verdict, obj: Object) -> None:
+        deleting = "deletionTimestamp" in obj["metadata"]
+        model.off = not verdict.valid or deleting
+        if verdict.resource is None:
+            return
+        spec = verdict.resource.spec
+        model.off = model.off or spec.suspend
+        model.policy = specs.policy(verdict.resource)
+        model.grace_seconds = float(spec.cold_start.fail_grace_seconds)
+        model.drain_seconds = float(spec.drain.timeout_seconds)
+        model.override = override.read(obj["metadata"].get("annotations") or {}, time.time())
+
+    async def _settle_children(self, resource: ModelDeployment, obj: Object) -> str:
+        """What the API server has against a child, in its words; empty where all is well."""
+        try:
+            await self._children.settle(resource, obj["metadata"]["uid"])
+        except ApiError as error:
+            if error.passing:
+                raise
+            return error.message
+        return ""
+
+    def _price(self, resource: ModelDeployment) -> None:
+        deployment = resource.deployment
+        wanted = ModelPricing(
+            deployment=deployment,
+            model=resource.served_name,
+            owner=self.state.owner(deployment),
+            pricing=resource.spec.pricing,
+            adapters=[adapter.name for adapter in resource.spec.adapters],
+        )
+        known = self._priced.get(deployment)
+        if (known is None or known[0] != wanted) and deployment not in self._pricing:
+            self._pricing.add(deployment)
+            self.spawn(self._ask_price(wanted))
+
+    async def _ask_price(self, wanted: ModelPricing) -> None:
+        try:
+            answers = await self.site.billing.price([wanted])
+            told = Priced(answers[0], "")
+        except BillingError as error:
+            told = Priced(None, str(error))
+        finally:
+            self._pricing.discard(wanted.deployment)
+        self._priced[wanted.deployment] = (wanted, told)
+        self.queue.add(wanted.deployment)
+
+    async def _report(self, model: Model, verdict: Verdict, deployment: str) -> None:
+        obj = self.state.resources.get(deployment)
+        if obj is None:
+            return
+        before = obj.get("status") or {}
+        _, priced = self._priced.get(deployment, (None, Priced()))
+        after = report.written(model, verdict, priced, obj, self.site.base_url, time.time())
+        if after == before:
+            return
+        gone = {name: None for name in before if name not in after}
+        path = path_of({"kind": "ModelDeployment", "metadata": obj["metadata"]})
+        try:
+            answer = await self.site.api.patch(f"{path}/status", {"status": {**after, **gone}})
+        except ApiError as error:
+            if error.status == 404:
+                self.state.resource(obj, deleted=True)
+                return
+            raise
+        self.state.resources[deployment] = answer
+        found = report.transition(before, after)
+        if found is not None:
+            await self._events.tell(answer, found)
+
+    # What the operations port tells
+
+    async def counters(self) -> list[EngineCounters]:
+        """Counters of running engines, read now."""
+        asked = [
+            (pod, key, self._name(key), self._guard(self.state.resources[key]))
+            for key, model in self.models.items()
+            for pod in model.pods.values()
+        ]
+        return await self._leaving.live(asked)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per model, as `tidegate models --json` has it."""
+        return [
+            {
+                "name": self._name(model.deployment),
+                "deployment": model.deployment,
+                "phase": (self.state.resources[model.deployment].get("status") or {}).get("phase"),
+                "ready": len(model.ready()),
+                "desired": model.desired,
+                "in_flight": model.total.in_flight or 0,
+                "held": model.total.held or 0,
+                "failure": None if model.failure is None else msgspec.to_builtins(model.failure),
+            }
+            for model in self.models.values()
+        ]
+
+    def starts(self) -> dict[str, Any]:
+        """Scale writes (held since, acknowledged at) and finished cold starts, oldest first."""
+        return {
+            "scale_writes": [
+                {"deployment": name, "held_since": held, "at": at}
+                for name, held, at in self.scaler.writes
+            ],
+            "cold_starts": [{"deployment": name, **cold._asdict()} for name, cold in self._starts],
+        }
+
+    def metrics(self) -> str:
+        """Prometheus text."""
+        lines = [
+            "# TYPE tidegate_operator_leading gauge",
+            f"tidegate_operator_leading {int(self.leading)}",
+            "# TYPE tidegate_operator_api_calls_total counter",
+            f"tidegate_operator_api_calls_total {self.site.api.calls}",
+            "# TYPE tidegate_replicas_desired gauge",
+            "# TYPE tidegate_replicas_ready gauge",
+        ]
+        for model in self.models.values():
+            label = f'{{deployment="{model.deployment}"}}'
+            lines.append(f"tidegate_replicas_desired{label} {model.desired}")
+            lines.append(f"tidegate_replicas_ready{label} {len(model.ready())}")
+        return "\n".join([*lines, ""])

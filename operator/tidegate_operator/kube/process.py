@@ -1,0 +1,185 @@
+"""The operator process: its settings, its parts, and its end.
+
+kopf, the watches, the demand links, the election and the queue share one loop. Any of them failing
+is a fault of ours and ends the process: Kubernetes starts it again, and another operator leads
+meanwhile.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import structlog
+import uvloop
+
+from tidegate_billing import settings
+from tidegate_billing.process import log_to_stderr
+from tidegate_billing.settings import SettingError
+from tidegate_operator import platform as platforms
+from tidegate_operator.kube import handlers, ops
+from tidegate_operator.kube.api import Api, ApiError, connect
+from tidegate_operator.kube.fleet import Fleet, Site
+from tidegate_operator.kube.lease import Election
+from tidegate_operator.kube.routers import Routers
+from tidegate_operator.kube.watching import Watching
+from tidegate_operator.local.billing import Billing
+from tidegate_operator.local.ops import server
+from tidegate_operator.platform import InvalidPlatform, Platform
+
+log = structlog.get_logger()
+
+RESOURCES = "/apis/tidegate.dev/v1alpha1/modeldeployments"
+RELIST_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The operator's settings."""
+
+    name: str
+    namespace: str
+    host: str
+    ops_port: int
+    billing_url: str
+    base_url: str
+    router_service: str
+    internal_token: str
+    guard_key: bytes
+    platform: Platform
+    log_level: str
+
+
+def configure(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
+    """Settings from the environment. Raises SettingError, InvalidPlatform."""
+    if argv:
+        raise SettingError(
+            f"{argv[0]!r}: the operator takes no arguments, only TIDEGATE_* settings"
+        )
+    values = settings.read({}, environ)
+    return Settings(
+        name=settings.text(values, "NAME", socket.gethostname()),
+        namespace=settings.required(values, "NAMESPACE"),
+        host=settings.text(values, "HOST", "127.0.0.1"),
+        ops_port=settings.port(values, "OPS_PORT", 9092),
+        billing_url=settings.required(values, "BILLING_URL").rstrip("/"),
+        base_url=settings.text(values, "BASE_URL", ""),
+        router_service=settings.text(values, "ROUTER_SERVICE", "tidegate-router-headless"),
+        internal_token=settings.required(values, "INTERNAL_TOKEN"),
+        guard_key=settings.required(values, "GUARD_KEY").encode(),
+        platform=platforms.read(Path(settings.required(values, "PLATFORM"))),
+        log_level=settings.choice(
+            values, "LOG_LEVEL", "info", ("debug", "info", "warning", "error")
+        ),
+    )
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run an operator until it is told to stop. One clear line and 1 where it cannot start."""
+    try:
+        chosen = configure(argv, environ)
+        log_to_stderr(chosen.log_level)
+        uvloop.run(_run(chosen))
+    except (SettingError, InvalidPlatform, OSError) as error:
+        print(f"tidegate operator: {error}", file=sys.stderr)  # noqa: T201 - the one clear line
+        return 1
+    return 0
+
+
+async def _run(chosen: Settings) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        api = Api(await connect())
+        stack.push_async_callback(api.close)
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=5.0, trust_env=False))
+        billing = Billing(chosen.billing_url, internal=chosen.internal_token, admin="")
+        stack.push_async_callback(billing.close)
+        tasks: set[asyncio.Task[None]] = set()
+        site = Site(api, billing, chosen.platform, chosen.guard_key, chosen.base_url)
+        fleet = Fleet(site, http, tasks)
+        await stack.enter_async_context(_standing(_jobs(chosen, api, fleet, stop), stop))
+        await stop.wait()
+        for task in tasks:
+            task.cancel()
+
+
+def _jobs(
+    chosen: Settings, api: Api, fleet: Fleet, stop: asyncio.Event
+) -> list[Coroutine[Any, Any, None]]:
+    routers = Routers(fleet.picture, chosen.internal_token, fleet.heard)
+    watching = Watching(
+        os.environ.get("KUBECONFIG", ""),
+        lambda kind, obj, deleted: fleet.state.child(kind, obj, deleted=deleted),
+        lambda obj, deleted: fleet.pod(obj, deleted=deleted),
+        lambda obj, deleted: routers.slice(obj, deleted=deleted),
+        namespace=chosen.namespace,
+        service=chosen.router_service,
+    )
+    election = Election(api, chosen.namespace, chosen.name, fleet.lead)
+    port = server(ops.application(fleet, internal=chosen.internal_token))
+    bound = socket.create_server((chosen.host, chosen.ops_port), backlog=128)
+    bound.setblocking(False)
+    return [
+        port.serve(sockets=[bound]),
+        *(watch.run() for watch in watching.watches),
+        _sync(api, fleet, watching),
+        election.run(),
+        fleet.queue.run(),
+        fleet.tick(),
+        _until(handlers.follow(fleet.state, stop), stop),
+    ]
+
+
+async def _until(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
+    """kopf takes signals for itself; when it ends, everything does."""
+    await work
+    stop.set()
+
+
+async def _sync(api: Api, fleet: Fleet, watching: Watching) -> None:
+    """The whole picture before the first decision, and now and then what events cannot tell: a
+    resource that went while kopf's watch was broken."""
+    await watching.complete()
+    while True:
+        try:
+            found = (await api.get(RESOURCES))["items"]
+        except ApiError as error:
+            # 404: the definition is not there yet; kopf looks out for it.
+            log.warning("resources_not_listed", error=error.message[:200])
+            await asyncio.sleep(1.0)
+            fleet.synced = fleet.synced or error.status == 404
+            continue
+        fleet.replace(found)
+        fleet.synced = True
+        await asyncio.sleep(RELIST_SECONDS)
+
+
+@contextlib.asynccontextmanager
+async def _standing(
+    jobs: list[Coroutine[Any, Any, None]], stop: asyncio.Event
+) -> AsyncIterator[None]:
+    """Jobs that never end; one that does is a fault of ours, and ends the process."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            log.error("task_failed", exc_info=task.exception())
+            stop.set()
+
+    tasks = [asyncio.ensure_future(job) for job in jobs]
+    for task in tasks:
+        task.add_done_callback(ended)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=5.0)

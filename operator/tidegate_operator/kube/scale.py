@@ -1,0 +1,122 @@
+"""Carries out what a model's steps say: scale writes, marks, gates, pods let go.
+
+A wake comes here straight from the socket of a router's demand link: one PATCH, past every queue.
+Everything is asked for again until the world shows it, so a call that fails needs no memory; a
+call that is under way is not made twice.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final
+
+import structlog
+
+from tidegate_operator.kube.api import STRATEGIC, Api, ApiError, collection
+from tidegate_operator.kube.model import Model, Steps
+from tidegate_operator.kube.report import stamp
+from tidegate_runtime.contract import cluster
+
+log = structlog.get_logger()
+
+Object = Mapping[str, Any]
+Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
+CHEAPEST: Final = "-2147483647"
+
+
+class Scaler:
+    """Writes for all models. `writes`: (deployment, held since, acknowledged at) of scale writes."""
+
+    def __init__(self, api: Api, spawn: Spawn) -> None:
+        self._api, self._spawn = api, spawn
+        self._under_way: set[tuple[str, ...]] = set()
+        self.writes: list[tuple[str, float, float]] = []
+
+    def carry_out(self, model: Model, steps: Steps) -> None:
+        """Begin what is to be done now. Never waits."""
+        if steps.replicas is not None:
+            self._once(("scale", model.deployment), self._scale(model, steps.replicas))
+        if steps.release:
+            self._once(("release", model.deployment), self._release(model, steps.release))
+        marks = model.marks()
+        for uid in marks.set:
+            self._annotate(model, uid, {cluster.DRAINING: str(int(time.time()))})
+        for uid in marks.clear:
+            self._annotate(model, uid, {cluster.DRAINING: None, DELETION_COST: None})
+        for uid, pod in model.pods.items():
+            gate = cluster.condition(pod, cluster.ANSWERED)
+            if gate is not None and gate.get("status") == "True" and not cluster.answered(pod):
+                self.gate(model, uid, answered=False)  # of a former life
+        for uid in model.discard(time.time()):
+            path = self._pod_path(model.pods[uid])
+            self._once(("delete", uid), self._api.delete(path))
+
+    def gate(self, model: Model, uid: str, *, answered: bool) -> None:
+        """Set the readiness gate of a pod for this life of its engine."""
+        pod = model.pods[uid]
+        condition = {
+            "type": cluster.ANSWERED,
+            "status": str(answered),
+            "reason": "Answered" if answered else "Restarted",
+            "message": cluster.epoch(pod),
+            "lastTransitionTime": stamp(time.time()),
+        }
+        change = {"status": {"conditions": [condition]}}
+        path = f"{self._pod_path(pod)}/status"
+        self._once(("gate", cluster.epoch(pod)), self._patched(path, change, STRATEGIC))
+
+    def _annotate(self, model: Model, uid: str, annotations: Mapping[str, str | None]) -> None:
+        change = {"metadata": {"annotations": annotations}}
+        path = self._pod_path(model.pods[uid])
+        self._once(("mark", uid), self._patched(path, change, STRATEGIC))
+
+    async def _patched(self, path: str, change: Object, kind: str) -> None:
+        await self._api.patch(path, change, kind)
+
+    async def _scale(self, model: Model, replicas: int) -> None:
+        namespace, name = model.deployment.split("/")
+        path = f"{collection('Deployment', namespace)}/{cluster.child_name(name)}/scale"
+        began = model.total.held_since
+        answer = await self._api.patch(path, {"spec": {"replicas": replicas}})
+        now = time.time()
+        log.info("scaled", deployment=model.deployment, replicas=replicas, reason=model.reason)
+        model.scaled(replicas, now, int(answer["metadata"].get("resourceVersion") or 0))
+        self.writes.append((model.deployment, began, now))
+        del self.writes[:-10_000]
+
+    async def _release(self, model: Model, pods: tuple[str, ...]) -> None:
+        cheap = {"metadata": {"annotations": {DELETION_COST: CHEAPEST}}}
+        for uid in pods:
+            pod = model.pods.get(uid)
+            if pod is not None and not _cheapest(pod):
+                await self._api.patch(self._pod_path(pod), cheap, STRATEGIC)
+        seen = [uid for uid in pods if uid in model.pods and _cheapest(model.pods[uid])]
+        if len(seen) == len([uid for uid in pods if uid in model.pods]):
+            await self._scale(model, model.let_go(pods, time.time()))
+
+    @staticmethod
+    def _pod_path(pod: Object) -> str:
+        metadata = pod["metadata"]
+        return f"{collection('Pod', metadata['namespace'])}/{metadata['name']}"
+
+    def _once(self, key: tuple[str, ...], work: Coroutine[Any, Any, None]) -> None:
+        if key in self._under_way:
+            work.close()
+            return
+        self._under_way.add(key)
+        self._spawn(self._do(key, work))
+
+    async def _do(self, key: tuple[str, ...], work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except ApiError as error:
+            if error.status != 404:  # what is gone needs nothing
+                log.warning("write_failed", what=key[0], on=key[1], error=error.message[:300])
+                await asyncio.sleep(0.2)
+        finally:
+            self._under_way.discard(key)
+
+
+def _cheapest(pod: Object) -> bool:
+    return (pod["metadata"].get("annotations") or {}).get(DELETION_COST) == CHEAPEST

@@ -1,0 +1,108 @@
+"""Which resources may serve, and why the others may not: judged once per generation and owner.
+
+The API server has refused what the schema refuses. What it cannot know is judged here: rules of a
+newer version on what was stored before, the deny list, the platform's policy for the owner, and
+names, which belong to one deployment each in a tenant's view.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from tidegate_operator import platform as platforms
+from tidegate_operator.kube.state import State
+from tidegate_operator.platform import Platform
+from tidegate_runtime.contract import resource as resources
+from tidegate_runtime.contract.cluster import NAME_CONFLICT, seconds
+from tidegate_runtime.contract.links import ModelView
+from tidegate_runtime.contract.names import NameTable
+from tidegate_runtime.contract.spec import ModelDeployment
+
+Object = Mapping[str, Any]
+Reason = Literal["Valid", "InvalidSpec", "PolicyRefused", "NameConflict"]
+
+
+class Verdict(NamedTuple):
+    """`resource` is None where it cannot even be read."""
+
+    resource: ModelDeployment | None
+    reason: Reason
+    message: str
+
+    @property
+    def valid(self) -> bool:
+        """Whether it may serve."""
+        return self.reason == "Valid"
+
+
+@dataclass(frozen=True)
+class _Judged:
+    stamp: tuple[str, int, str]
+    verdict: Verdict
+    view: ModelView
+
+
+class Verdicts:
+    """The verdicts on all resources, kept while nothing they rest on changes."""
+
+    def __init__(self, state: State, platform: Platform) -> None:
+        self._state, self._platform = state, platform
+        self._judged: dict[str, _Judged] = {}
+        self._conflicts: Mapping[str, str] = {}
+
+    def of(self, deployment: str) -> Verdict | None:
+        """The verdict on a deployment; None where there is no such resource."""
+        judged = self._look(deployment)
+        if judged is None:
+            return None
+        lost = self._conflicts.get(deployment)
+        if lost and judged.verdict.valid:
+            return Verdict(judged.verdict.resource, NAME_CONFLICT, lost)
+        return judged.verdict
+
+    def settle(self) -> list[str]:
+        """Decide on the names again; the deployments whose verdict that changes."""
+        for gone in self._judged.keys() - self._state.resources.keys():
+            del self._judged[gone]
+        views = [
+            msgspec.structs.replace(judged.view, valid=judged.verdict.valid)
+            for judged in (self._look(key) for key in self._state.resources)
+            if judged is not None
+        ]
+        before, self._conflicts = self._conflicts, NameTable.build(views).conflicts
+        return [
+            key
+            for key in before.keys() | self._conflicts.keys()
+            if before.get(key) != self._conflicts.get(key)
+        ]
+
+    def _look(self, deployment: str) -> _Judged | None:
+        obj = self._state.resources.get(deployment)
+        if obj is None:
+            return None
+        metadata = obj["metadata"]
+        owner = self._state.owner(deployment)
+        stamp = (metadata.get("uid", ""), metadata.get("generation", 0), owner)
+        known = self._judged.get(deployment)
+        if known is None or known.stamp != stamp:
+            known = _Judged(stamp, *_judge(obj, owner, self._platform))
+            self._judged[deployment] = known
+        return known
+
+
+def _judge(obj: Object, owner: str, platform: Platform) -> tuple[Verdict, ModelView]:
+    metadata = obj["metadata"]
+    made, problems = resources.judge(obj)
+    if made is None:
+        name = f"{metadata['namespace']}/{metadata['name']}"
+        view = ModelView(deployment=name, owner=owner, name=metadata["name"], valid=False)
+        return Verdict(None, "InvalidSpec", "; ".join(problems)), view
+    view = msgspec.structs.replace(
+        resources.view(made, seconds(metadata.get("creationTimestamp"))), owner=owner
+    )
+    refused = platforms.refused(made, owner, platform)
+    if refused:
+        return Verdict(made, "PolicyRefused", "; ".join(refused)), view
+    return Verdict(made, "Valid", "the resource is valid"), view

@@ -1,0 +1,46 @@
+"""The cluster that these tests run on: the caller's, or one of our own for this session."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from harness import cluster as clusters
+from harness import installed
+from harness.installed import Platform
+from harness.layout import Cluster
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A cluster: KUBECONFIG's, untouched, where TEST_IMAGE is given too; else a fresh one of ours.
+
+    Without root there can be none: skipped outside CI, failed in it.
+    """
+    kubeconfig, image = os.environ.get("KUBECONFIG"), os.environ.get("TEST_IMAGE")
+    if kubeconfig and image:
+        yield clusters.outside(kubeconfig)
+        return
+    if os.geteuid() != 0:
+        why = "a cluster of our own needs root; or give KUBECONFIG and TEST_IMAGE"
+        if os.environ.get("CI") == "true":
+            pytest.fail(why)
+        pytest.skip(why)
+    with clusters.held() as own:
+        yield own
+
+
+@pytest.fixture(scope="session")
+def own_cluster(cluster: Cluster) -> Cluster:
+    """The same, for tests that look at its machine: nodes, audit log. Skipped on another's."""
+    if cluster.folder is None:
+        pytest.skip("only a cluster that was brought up here shows its machine")
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def tidegate(cluster: Cluster) -> Iterator[Platform]:
+    """Tidegate, installed by its chart with the shipped image."""
+    names = installed.load_images(cluster, vllm=True)
+    installed.install(cluster, names)
+    with installed.platform(cluster) as running:
+        yield running

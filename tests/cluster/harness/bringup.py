@@ -1,0 +1,186 @@
+"""From nothing to two Ready nodes.
+
+The order is what waits for what: certificates, then etcd, API server and both containerds at
+once; images while the API server starts; everything that talks to the API server when it is
+ready, because a part that finds it away backs off for seconds.
+"""
+
+import http.client
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import certs, configs, debian, machine, parts, small_images
+from .api import JSON_PATCH, Api, Refused
+from .layout import GATEWAY, GPUS, Cluster, Node, cluster
+from .record import Book, alive, read
+from .tools import Tools, build, say
+
+
+class NotUp(RuntimeError):
+    """A part did not come up in time; the message names it and ends with its log."""
+
+
+def _await(look: Callable[[], Any], what: str, seconds: float, log: Path | None = None) -> Any:
+    """Look until there is an answer; a refused connection is a 'not yet'."""
+    until = time.monotonic() + seconds
+    seen: object = None
+    while time.monotonic() < until:
+        try:
+            if seen := look():
+                return seen
+        except (OSError, Refused, http.client.HTTPException) as fault:
+            seen = fault
+        time.sleep(0.05)
+    tail = log.read_text(errors="replace")[-3000:] if log is not None and log.exists() else ""
+    raise NotUp(f"{what}: not within {seconds:.0f} s; last seen: {seen}\n{tail}")
+
+
+def _folders(folder: Path, nodes: tuple[Node, ...]) -> None:
+    for name in ("logs", "volumes"):
+        (folder / name).mkdir()
+    for node in nodes:
+        for name in ("cni", "opt", "pod-logs", "kubelet"):
+            (node.root / name).mkdir(parents=True)
+        for registry in ("_default", "docker.io"):
+            (node.root / "registries" / registry).mkdir(parents=True)
+
+
+def _write_configs(folder: Path, nodes: tuple[Node, ...]) -> None:
+    secrets = folder / "certs"
+    texts = {
+        folder / "kubeconfig": configs.kubeconfig(secrets, "admin"),
+        folder / "audit-policy.yaml": configs.audit_policy(),
+        folder / "kube-proxy.yaml": configs.kube_proxy(folder, nodes[0]),
+        folder / "Corefile": configs.corefile(folder),
+    }
+    for client in ("controller-manager", "scheduler", "kube-proxy", "coredns"):
+        texts[folder / f"{client}.kubeconfig"] = configs.kubeconfig(secrets, client)
+    for node in nodes:
+        texts[node.root / "kubeconfig"] = configs.kubeconfig(secrets, node.name)
+        texts[node.root / "kubelet.yaml"] = configs.kubelet(node, secrets)
+        texts[node.root / "containerd.toml"] = configs.containerd(node)
+        texts[node.root / "cni" / "10-tidegate-test.conflist"] = configs.cni(node)
+        texts[node.root / "resolv.conf"] = ""
+        for registry in ("_default", "docker.io"):
+            texts[node.root / "registries" / registry / "hosts.toml"] = configs.registry()
+    for path, text in texts.items():
+        path.touch(0o600)
+        path.write_text(text)
+
+
+def start_node(book: Book, node: Node) -> None:
+    """Its containerd; the kubelet comes when the API server is ready."""
+    machine.control_groups(book, node.cgroup)
+    book.enter("sockets", str(node.socket))
+    containerd = shutil.which("containerd")
+    if containerd is None:
+        raise FileNotFoundError("containerd is not on PATH")
+    book.spawn(node.containerd, parts.containerd(Path(containerd), node))
+
+
+def _control_plane(book: Book, tools: Tools, nodes: tuple[Node, ...]) -> Api:
+    folder, programs = book.folder, tools.kubernetes
+    book.spawn("etcd", parts.etcd(tools.etcd / "server", folder))
+    server = book.spawn("apiserver", parts.apiserver(programs / "kube-apiserver", folder))
+    for node in nodes:
+        start_node(book, node)
+    for node in nodes:
+        log = folder / "logs" / f"{node.containerd}.log"
+        _await(node.socket.exists, f"{node.name}'s containerd", 20, log)
+        for archive in (small_images.pause(), small_images.busybox()):
+            machine.load_image(archive, node)
+    api = Api(folder / "certs")
+    _await(
+        lambda: (not alive(server)) or api.text("/readyz") == "ok",
+        *("the API server", 60, folder / "logs" / "apiserver.log"),
+    )
+    return api
+
+
+def _everything_else(book: Book, tools: Tools, nodes: tuple[Node, ...]) -> None:
+    folder, programs = book.folder, tools.kubernetes
+    for node in nodes:
+        book.spawn(node.kubelet, parts.kubelet(programs / "kubelet", node))
+    manager = programs / "kube-controller-manager"
+    book.spawn("controller-manager", parts.controller_manager(manager, folder))
+    book.spawn("scheduler", parts.scheduler(programs / "kube-scheduler", folder))
+    book.spawn("kube-proxy", parts.kube_proxy(programs / "kube-proxy", folder))
+    book.spawn("coredns", parts.coredns(tools.coredns / "coredns", folder))
+    book.spawn("provisioner", parts.provisioner(folder))
+
+
+def fake_gpus(api: Api, node: str, count: int = GPUS) -> None:
+    """Let the scheduler count GPUs that do not exist. A restarted kubelet sets them to 0 again."""
+    amount = str(count)
+    change = [
+        {"op": "add", "path": f"/status/{part}/nvidia.com~1gpu", "value": amount}
+        for part in ("capacity", "allocatable")
+    ]
+    api.call("PATCH", f"/api/v1/nodes/{node}/status", change, JSON_PATCH)
+
+
+def _ready(node: dict[str, Any]) -> bool:
+    conditions = node["status"].get("conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def ready_nodes(api: Api) -> set[str]:
+    """Names of the nodes that are Ready."""
+    return {n["metadata"]["name"] for n in api.call("GET", "/api/v1/nodes")["items"] if _ready(n)}
+
+
+def _plain_get(port: int, path: str) -> bool:
+    link = http.client.HTTPConnection(GATEWAY, port, timeout=2)
+    try:
+        link.request("GET", path)
+        return link.getresponse().status == 200
+    finally:
+        link.close()
+
+
+def _await_all(api: Api, folder: Path, nodes: tuple[Node, ...]) -> None:
+    logs = folder / "logs"
+    names = {node.name for node in nodes}
+    _await(lambda: ready_nodes(api) >= names, "Ready nodes", 90, logs / f"{nodes[0].kubelet}.log")
+    for node in nodes:
+        fake_gpus(api, node.name)
+    _await(lambda: _plain_get(8181, "/ready"), "CoreDNS", 30, logs / "coredns.log")
+    _await(lambda: _plain_get(10256, "/healthz"), "kube-proxy", 30, logs / "kube-proxy.log")
+    account = "/api/v1/namespaces/default/serviceaccounts/default"
+    _await(lambda: api.call("GET", account), *("controllers", 30, logs / "controller-manager.log"))
+
+
+def bring_up(folder: Path, tools: Tools) -> Cluster:
+    """A fresh cluster in a folder that does not exist yet. The caller holds the machine's lock.
+
+    Raises NotUp, Occupied, CommandFailed; what was made by then is in the record.
+    """
+    begun = time.monotonic()
+    debian.ensure()
+    folder.mkdir(mode=0o711, parents=True)
+    book = Book(folder)
+    made = cluster(folder, kubectl=tools.kubernetes / "kubectl", helm=tools.helm / "helm")
+    _folders(folder, made.nodes)
+    certs.make(folder / "certs", made.nodes)
+    _write_configs(folder, made.nodes)
+    machine.network(book, made.nodes)
+    api = _control_plane(book, tools, made.nodes)
+    say(f"API server ready after {time.monotonic() - begun:.1f} s")
+    _everything_else(book, tools, made.nodes)
+    for path, body in configs.addons():
+        api.call("POST", path, body)
+    _await_all(api, folder, made.nodes)
+    say(f"up after {time.monotonic() - begun:.1f} s: {folder}")
+    return made
+
+
+def running(folder: Path) -> Cluster | None:
+    """The cluster in a folder if its API server runs, for tests that join one; else None."""
+    record = read(folder)
+    if record is None or not any(p.name == "apiserver" and alive(p) for p in record.processes):
+        return None
+    tools = build()
+    return cluster(folder, kubectl=tools.kubernetes / "kubectl", helm=tools.helm / "helm")

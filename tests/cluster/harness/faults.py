@@ -1,0 +1,97 @@
+"""Parts of the cluster that go away, and come back: what operators must survive.
+
+Only for a cluster of our own: parts are found in its record. Each returns when the state is
+reached: a stopped part has ended, a started one answers.
+"""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .api import Api, Refused
+from .bringup import fake_gpus, ready_nodes
+from .kubectl import wait_for
+from .layout import Cluster, Node
+from .record import Book, end, send
+from .takedown import end_pods
+
+
+def _folder(cluster: Cluster) -> Path:
+    if cluster.folder is None:
+        raise LookupError("only a cluster that was brought up here has parts to stop")
+    return cluster.folder
+
+
+def stop(cluster: Cluster, part: str, grace: float = 0) -> None:
+    """End a part: `apiserver`, `etcd`, `scheduler`, `controller-manager`, `coredns`, ...
+
+    SIGKILL right after SIGTERM unless it is given `grace` seconds.
+    """
+    end([Book.of(_folder(cluster)).part(part)], grace=grace)
+
+
+def start(cluster: Cluster, part: str) -> None:
+    """Start a part that has ended, with the words it had."""
+    book = Book.of(_folder(cluster))
+    book.spawn(part, book.part(part).argv)
+
+
+def api_answers(cluster: Cluster) -> bool:
+    """Whether the API server says it is ready."""
+    try:
+        return Api(_folder(cluster) / "certs").text("/readyz") == "ok"
+    except (OSError, Refused):
+        return False
+
+
+@contextmanager
+def api_away(cluster: Cluster) -> Iterator[None]:
+    """No API server inside of the block: connections are refused, watches break off."""
+    stop(cluster, "apiserver")
+    try:
+        yield
+    finally:
+        start(cluster, "apiserver")
+        wait_for(lambda: api_answers(cluster), "the API server's return", 60)
+
+
+@contextmanager
+def frozen(cluster: Cluster, part: str) -> Iterator[None]:
+    """A part that hangs inside of the block: its connections stay open and nothing answers."""
+    process = Book.of(_folder(cluster)).part(part)
+    send(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        send(process, signal.SIGCONT)
+
+
+@contextmanager
+def lost(cluster: Cluster, node: Node) -> Iterator[None]:
+    """A node that is gone inside of the block: its kubelet, containerd and pods killed.
+
+    The node turns NotReady 10 s later. On the way out it is Ready again, GPUs included.
+    """
+    folder = _folder(cluster)
+    stop(cluster, node.kubelet)
+    stop(cluster, node.containerd)
+    end_pods((str(node.socket),), (node.cgroup,))
+    try:
+        yield
+    finally:
+        api = Api(folder / "certs")
+        before = time.time()
+        start(cluster, node.containerd)
+        wait_for(node.socket.exists, f"{node.name}'s containerd", 20)
+        start(cluster, node.kubelet)
+        wait_for(lambda: _beat_since(api, node.name, before), f"{node.name}'s heartbeat", 60)
+        wait_for(lambda: node.name in ready_nodes(api), f"{node.name} Ready", 60)
+        fake_gpus(api, node.name)
+
+
+def _beat_since(api: Api, node: str, before: float) -> bool:
+    path = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{node}"
+    renewed = str(api.call("GET", path)["spec"]["renewTime"])
+    return renewed[:19] > time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(before))

@@ -1,0 +1,275 @@
+"""One deployment's decisions in a cluster: steps out of pods, demand and time, and nothing else."""
+
+from typing import Any
+
+from tidegate_operator.autoscale import Policy
+from tidegate_operator.demand import Picture
+from tidegate_operator.kube.model import Model
+from tidegate_runtime.contract import cluster
+from tidegate_runtime.contract.links import DemandLine, ModelDemand, ReplicaDemand
+
+NAME = "team/m"
+T = 1_000_000.0
+
+
+def pod(
+    uid: str, *, ready: bool = True, draining: bool = False, restarts: int = 0, **status: Any
+) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "metadata": {"uid": uid, "name": f"pod-{uid}", "namespace": "team"},
+        "status": {
+            "podIP": "10.0.0.1",
+            "containerStatuses": [
+                {"name": "engine", "restartCount": restarts, "state": {"running": {}}}
+            ],
+            **status,
+        },
+    }
+    if draining:
+        made["metadata"]["annotations"] = {cluster.DRAINING: "1"}
+    if ready:
+        made["status"]["conditions"] = [
+            {"type": cluster.ANSWERED, "status": "True", "message": f"{uid}.{restarts}"}
+        ]
+    return made
+
+
+def deployment(replicas: int, version: int = 1, **status: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"resourceVersion": str(version)},
+        "spec": {"replicas": replicas},
+        "status": status,
+    }
+
+
+def heard(
+    picture: Picture, now: float, *, in_flight: int = 0, held: int = 0, router: str = "r",
+    replicas: list[ReplicaDemand] | None = None,
+) -> None:  # fmt: skip
+    demand = ModelDemand(
+        deployment=NAME, in_flight=in_flight, held=held, held_since=now if held else 0.0
+    )
+    line = DemandLine(router=router, at=now, models=[demand], replicas=replicas or [])
+    picture.hear(router, line, now)
+
+
+def made(replicas: int, *pods: dict[str, Any], **policy: Any) -> Model:
+    model = Model(NAME)
+    model.off = False
+    model.policy = Policy(**{"scale_down_delay_seconds": 0, "stable_window_seconds": 2, **policy})
+    model.observe(deployment(replicas), pods)
+    return model
+
+
+def test_without_a_deployment_nothing_is_asked_for() -> None:
+    model, picture = Model(NAME), Picture()
+    heard(picture, T, held=1)
+    model.observe(None, [])
+    assert model.evaluate(picture, T).replicas is None
+
+
+def test_a_waiting_request_wakes_at_once() -> None:
+    model, picture = made(0), Picture()
+    heard(picture, T, held=1)
+    assert model.evaluate(picture, T).replicas == 1
+    assert model.cold.held_at == T
+    assert model.evaluate(picture, T).replicas == 1, "asked for again until the world shows it"
+    model.scaled(1, T + 0.01, 5)
+    assert model.evaluate(picture, T).replicas is None
+    assert model.cold.scaled_at == T + 0.01
+
+
+def test_what_a_watch_tells_from_before_the_write_does_not_count() -> None:
+    model = made(0)
+    model.scaled(1, T, version=9)
+    model.observe(deployment(0, version=8), [])
+    assert model.replicas == 1
+    model.observe(deployment(2, version=10), [])
+    assert model.replicas == 2
+
+
+def until_draining(model: Model, picture: Picture, **load: int) -> float:
+    """Let an idle model's time pass until a pod is marked; when that was."""
+    now = T
+    for _ in range(200):
+        heard(picture, now, **load)
+        model.evaluate(picture, now)
+        if model.draining:
+            return now
+        now += 1
+    raise AssertionError("never drained")
+
+
+def test_a_pod_leaves_in_steps() -> None:
+    model, picture = made(1, pod("a"), idle_seconds=5), Picture()
+    now = until_draining(model, picture)
+    assert model.marks().set == ("a",)
+    assert model.evaluate(picture, now).release == (), "no router has excluded it"
+    excluded = [ReplicaDemand(id="a.0", in_flight=1, excluded=True)]
+    heard(picture, now + 1, replicas=excluded)
+    assert model.evaluate(picture, now + 1).release == (), "it still serves one"
+    heard(picture, now + 2, replicas=[ReplicaDemand(id="a.0", excluded=True)])
+    assert model.evaluate(picture, now + 2).release == ("a",)
+    assert model.let_go(("a",), now + 2) == 0
+    model.scaled(0, now + 2, 7)
+    steps = model.evaluate(picture, now + 2)
+    assert steps.replicas is None
+    assert not steps.release
+    assert not model.staying()
+
+
+def test_demand_takes_a_drain_back() -> None:
+    model, picture = made(1, pod("a"), idle_seconds=5), Picture()
+    now = until_draining(model, picture)
+    model.observe(deployment(1), [pod("a", draining=True)])
+    heard(picture, now + 1, held=1)
+    steps = model.evaluate(picture, now + 1)
+    assert not model.draining
+    assert model.marks().clear == ("a",)
+    assert steps.replicas is None, "the pod that is there serves again"
+
+
+def test_a_silent_router_holds_up_a_drain() -> None:
+    model, picture = made(1, pod("a"), idle_seconds=5), Picture()
+    now = until_draining(model, picture)
+    picture.expect("quiet", now)
+    heard(picture, now + 1, replicas=[ReplicaDemand(id="a.0", excluded=True)])
+    assert model.evaluate(picture, now + 1).release == ()
+
+
+def test_the_least_busy_of_two_leaves() -> None:
+    model, picture = made(2, pod("a"), pod("b"), idle_seconds=500), Picture()
+    now = T
+    for _ in range(200):
+        busy = [ReplicaDemand(id="a.0", in_flight=1)]
+        heard(picture, now, in_flight=1, replicas=busy)
+        model.evaluate(picture, now)
+        if model.draining:
+            break
+        now += 1
+    assert list(model.draining) == ["b"]
+
+
+def test_one_let_go_that_kubernetes_kept_serves_again() -> None:
+    model, picture = made(1, pod("a"), idle_seconds=5), Picture()
+    now = until_draining(model, picture)
+    model.let_go(("a",), now)
+    assert model.staying() == []
+    heard(picture, now + 16)
+    model.evaluate(picture, now + 16)
+    assert "a" not in model.released
+
+
+def test_a_foreign_hand_on_the_deployment_is_corrected_both_ways() -> None:
+    model, picture = made(0), Picture()
+    heard(picture, T, held=1)
+    model.evaluate(picture, T)
+    model.scaled(1, T, 2)
+    model.observe(deployment(0, version=3), [])
+    assert model.evaluate(picture, T + 1).replicas == 1
+    model.observe(deployment(5, version=4), [pod("a"), *(pod(x, ready=False) for x in "bcde")])
+    model.evaluate(picture, T + 2)
+    assert set(model.draining) == set("bcde")
+
+
+def test_a_takeover_keeps_what_drains_and_decides_afresh() -> None:
+    model = made(2, pod("a"), pod("b", draining=True))
+    model.adopt()
+    assert list(model.draining) == ["b"]
+    assert model.desired == 2
+
+
+def test_off_sees_everything_out() -> None:
+    model, picture = made(1, pod("a")), Picture()
+    heard(picture, T)
+    model.evaluate(picture, T)
+    model.off = True
+    model.evaluate(picture, T + 1)
+    assert list(model.draining) == ["a"]
+
+
+def test_an_answer_is_of_one_life_only() -> None:
+    model = made(1, pod("a", ready=False, restarts=1))
+    assert model.told(ReplicaDemand(id="a.0", answered_at=T)) == ""
+    assert model.told(ReplicaDemand(id="a.1", answered_at=T)) == "a"
+    model.observe(deployment(1), [pod("a", restarts=1)])
+    assert model.told(ReplicaDemand(id="a.1", answered_at=T)) == "", "it is marked already"
+    assert model.ready() == ["a"]
+
+
+def waiting(reason: str, message: str = "") -> dict[str, Any]:
+    state = {"waiting": {"reason": reason, "message": message}}
+    return pod(
+        "a", ready=False, containerStatuses=[{"name": "engine", "restartCount": 0, "state": state}]
+    )
+
+
+def start(model: Model, picture: Picture) -> None:
+    heard(picture, T, held=1)
+    model.evaluate(picture, T)
+    model.scaled(1, T, 2)
+
+
+def test_a_hopeless_start_fails_at_once_and_one_that_may_be_cured_after_its_grace() -> None:
+    for reason, final_at in (("InvalidImageName", 0.0), ("ErrImagePull", 120.0)):
+        model, picture = made(0), Picture()
+        start(model, picture)
+        model.observe(deployment(1, 3), [waiting(reason)])
+        heard(picture, T + 1, held=1)
+        model.evaluate(picture, T + 1)
+        assert model.failure is not None
+        assert model.failure.final == (final_at == 0.0)
+        heard(picture, T + 121, held=1)
+        model.evaluate(picture, T + 121)
+        assert model.failure.final
+
+
+def test_a_failed_start_answers_who_comes_later_with_a_start_of_their_own() -> None:
+    model, picture = made(0), Picture()
+    start(model, picture)
+    model.observe(deployment(1, 3), [waiting("InvalidImageName")])
+    heard(picture, T + 1, held=1)
+    model.evaluate(picture, T + 1)
+    first = model.failure
+    assert first is not None
+    heard(picture, T + 2)
+    model.evaluate(picture, T + 2)
+    assert model.failure is first, "nobody waits, nothing new to say"
+    heard(picture, T + 3, held=1)
+    model.evaluate(picture, T + 3)
+    assert model.failure is not None
+    assert model.failure.start_id > first.start_id
+
+
+def test_a_failure_goes_when_an_engine_answers() -> None:
+    model, picture = made(0), Picture()
+    start(model, picture)
+    model.observe(deployment(1, 3), [waiting("InvalidImageName")])
+    heard(picture, T + 1, held=1)
+    model.evaluate(picture, T + 1)
+    model.observe(deployment(1, 4), [pod("b")])
+    heard(picture, T + 2, in_flight=1)
+    model.evaluate(picture, T + 2)
+    assert model.failure is None
+
+
+def test_pods_that_cannot_be_made_are_told_by_the_deployment() -> None:
+    model, picture = made(0), Picture()
+    start(model, picture)
+    failing = {"type": "ReplicaFailure", "status": "True", "message": 'exceeded quota: "gpus"'}
+    model.observe(deployment(1, 3, conditions=[failing]), [])
+    heard(picture, T + 1, held=1)
+    model.evaluate(picture, T + 1)
+    assert model.failure is not None
+    assert model.failure.reason == "QuotaExceeded"
+
+
+def test_a_pod_that_refuses_its_readiness_request_is_replaced_later_each_time() -> None:
+    model = made(1, pod("a", ready=False))
+    model.told(ReplicaDemand(id="a.0", answer_error="the readiness request was answered 500"))
+    at = model.refused["a.0"].until
+    assert model.discard(at + 0.01) == ["a"]
+    model.observe(deployment(1), [pod("b", ready=False)])
+    model.told(ReplicaDemand(id="b.0", answer_error="again"))
+    assert model.discard(at + 0.5) == []
+    assert model.discard(at + 2.5) == ["b"]

@@ -1,0 +1,122 @@
+"""What is wrong with a pod: one row per way Kubernetes says it."""
+
+from typing import Any
+
+import pytest
+
+from tidegate_operator.outcome import trouble
+
+
+def pod(
+    *containers: dict[str, Any], initial: list[dict[str, Any]] | None = None, **status: Any
+) -> Any:
+    return {
+        "metadata": {"uid": "u"},
+        "status": {
+            "containerStatuses": list(containers),
+            "initContainerStatuses": initial or [],
+            **status,
+        },
+    }
+
+
+def waiting(
+    reason: str, message: str = "", last: dict[str, Any] | None = None, restarts: int = 0
+) -> Any:
+    made = {
+        "name": "engine",
+        "restartCount": restarts,
+        "state": {"waiting": {"reason": reason, "message": message}},
+    }
+    return made | ({"lastState": {"terminated": last}} if last else {})
+
+
+def ended(code: int, reason: str = "Error", message: str = "", name: str = "engine") -> Any:
+    state = {"terminated": {"exitCode": code, "reason": reason, "message": message}}
+    return {"name": name, "restartCount": 0, "state": state}
+
+
+def unscheduled(message: str) -> Any:
+    return pod(conditions=[{"type": "PodScheduled", "status": "False", "message": message}])
+
+
+ROWS = [
+    ("pull", pod(waiting("ImagePullBackOff", "no such image")), "ImagePullBackOff", True, "no such"),
+    ("pull, first", pod(waiting("ErrImagePull", "denied")), "ImagePullBackOff", True, "denied"),
+    ("image name", pod(waiting("InvalidImageName", "bad")), "InvalidImageName", False, "bad"),
+    (
+        "configuration",
+        pod(waiting("CreateContainerConfigError", 'secret "s" not found')),
+        "CreateContainerConfigError", True, "secret",
+    ),
+    (
+        "crash loop",
+        pod(waiting("CrashLoopBackOff", last={"exitCode": 3, "message": "boom"}, restarts=2)),
+        "CrashLoopBackOff", False, "status 3: boom",
+    ),
+    ("first crash", pod(ended(1, message="no model")), "EngineExited", True, "no model"),
+    (
+        "memory",
+        pod(waiting("CrashLoopBackOff", last={"exitCode": 137, "reason": "OOMKilled"}, restarts=1)),
+        "OOMKilled", True, "resources.profile",
+    ),
+    ("no node", unscheduled("0/2 nodes: 2 Insufficient nvidia.com/gpu"), "Unschedulable", True, "gpu"),
+    (
+        "no volume",
+        unscheduled("pod has unbound immediate PersistentVolumeClaims"),
+        "VolumePending", True, "unbound",
+    ),
+    (
+        "no model",
+        pod(initial=[ended(2, message="404 hf://a/b", name="fetch")]),
+        "ModelNotFound", False, "404",
+    ),
+    (
+        "registry away",
+        pod(initial=[ended(3, message="timed out", name="fetch")]),
+        "ModelUnavailable", True, "timed out",
+    ),
+    (
+        "no room",
+        pod(initial=[ended(4, message="needs 5 GB", name="fetch")]),
+        "VolumePending", True, "5 GB",
+    ),
+    (
+        "fetching failed",
+        pod(initial=[ended(1, message="reset by peer", name="fetch")]),
+        "EngineExited", True, "fetch exited",
+    ),
+    ("evicted", pod(phase="Failed", reason="Evicted", message="disk"), "Evicted", True, "disk"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "seen", "reason", "passing", "words"), ROWS)
+def test_trouble(what: str, seen: Any, reason: str, passing: bool, words: str) -> None:
+    del what
+    found = trouble(seen)
+    assert found is not None
+    assert (found.reason, found.passing) == (reason, passing)
+    assert words in found.message
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        pod(),
+        pod(waiting("ContainerCreating")),
+        pod(initial=[ended(0, "Completed", name="fetch")]),
+        pod({"name": "engine", "restartCount": 4, "state": {"running": {}}}),
+        pod(
+            {"name": "sidecar", "restartCount": 0, "state": {"waiting": {"reason": "ErrImagePull"}}}
+        ),
+    ],
+)
+def test_no_trouble(seen: Any) -> None:
+    assert trouble(seen) is None
+
+
+def test_a_long_log_keeps_its_end() -> None:
+    found = trouble(pod(ended(1, message="x" * 5000 + " the cause")))
+    assert found is not None
+    assert found.message.endswith("the cause")
+    assert len(found.message) < 1000
