@@ -228,9 +228,8 @@ def test_the_audit_log_names_who_asked_for_what(own_cluster: Cluster) -> None:
 
 
 def test_the_api_server_goes_away_and_comes_back(own_cluster: Cluster) -> None:
-    with faults.api_away(own_cluster):
-        with pytest.raises(RuntimeError, match="refused"):
-            kubectl(own_cluster, "get", "nodes")
+    with faults.api_away(own_cluster), pytest.raises(RuntimeError, match="refused"):
+        kubectl(own_cluster, "get", "nodes")
     assert len(items(own_cluster, "node")) == 2
 
 

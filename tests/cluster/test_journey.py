@@ -1,6 +1,5 @@
 """The main line on a real cluster: install, apply, ask, be billed, go to zero, wake, remove."""
 
-import json
 from typing import Any
 
 import openai
@@ -8,7 +7,6 @@ import pytest
 from harness import installed
 from harness.installed import ROOT, SYSTEM, Platform, model
 from harness.kubectl import apply, condition, get, items, kubectl, wait_for
-from harness.layout import Cluster
 
 TEAM = "team-a"
 
@@ -119,25 +117,3 @@ def test_what_people_see(tidegate: Platform, team: str) -> None:
 def test_helm_test_makes_a_real_request(tidegate: Platform) -> None:
     said = installed.helm(tidegate.cluster, "test", "tidegate", "-n", SYSTEM, "--logs")
     assert "billed" in said
-
-
-def test_uninstall_leaves_resources_and_data(
-    tidegate: Platform, team: str, own_cluster: Cluster
-) -> None:
-    """Last: what a reinstallation finds again."""
-    apply(own_cluster, model("stays", team))
-    tidegate.phase("stays", team, "Idle")
-    before = tidegate.events()
-    installed.uninstall(own_cluster)
-    assert tidegate.mdep("stays", team)
-    names = {claim["metadata"]["name"] for claim in items(own_cluster, "pvc", SYSTEM)}
-    assert len(names) >= 2, names
-    installed.install(own_cluster, installed.load_images(own_cluster, vllm=False))
-    with installed.platform(own_cluster) as again:
-        after = {event["event_id"] for event in again.events()}
-        assert {event["event_id"] for event in before} <= after
-        again.phase("stays", team, "Idle")
-        assert again.ask(team, "stays").status_code == 200
-    assert json.loads(
-        kubectl(own_cluster, "get", "crd", "modeldeployments.tidegate.dev", "-o", "json")
-    )

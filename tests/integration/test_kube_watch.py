@@ -59,6 +59,23 @@ async def test_a_token_that_was_rotated(kube: FakeKube) -> None:
         assert seen.lists == 1
 
 
+async def test_an_old_version_leads_to_a_list(kube: FakeKube) -> None:
+    await kube.put("a", "1")
+    await kube.put("b", "1")
+    async with following(kube.kubeconfig, maps(kube)) as (seen, _):
+        await seen.until(lambda: kube.watches == 1, "a watch")
+        kube.tokens.clear()
+        kube.cut()
+        asked = len(kube.asked)
+        await seen.until(lambda: len(kube.asked) > asked, "a refused watch")
+        await kube.delete("a")
+        await kube.put("b", "2")
+        kube.forget_history()
+        kube.tokens.add("first")
+        await seen.holds(b="2")
+        assert (seen.lists, seen.events) == (2, [])
+
+
 @pytest.mark.parametrize("status", [410, 504])
 async def test_refused_for_its_age(kube: FakeKube, status: int) -> None:
     async with following(kube.kubeconfig, maps(kube)) as (seen, _):

@@ -243,21 +243,6 @@ async def a_watch_goes_on_when_its_time_is_over(place: Place, relay: Relay, patc
         assert seen.lists == 1
 
 
-async def an_old_version_leads_to_a_list(place: Place, relay: Relay, patch: Any) -> None:
-    """What was deleted meanwhile is found out by the list that follows a 410."""
-    await place.put("a", "1")
-    await place.put("b", "1")
-    async with following(relay.kubeconfig, maps(place)) as (seen, watch):
-        await seen.holds(a="1", b="1")
-        relay.go()
-        watch._cursor.version = "1"
-        await place.delete("a")
-        await relay.open()
-        await seen.holds(b="1")
-        assert seen.lists == 2
-        assert "gone a" not in seen.events
-
-
 async def what_was_known_stays_known(place: Place, relay: Relay, patch: Any) -> None:
     """Connections break, the server goes away and comes back; no change is missed or made up."""
     await place.put("a", "1")
@@ -306,7 +291,6 @@ STORIES: tuple[Story, ...] = (
     events_follow_the_list,
     a_list_comes_in_pages,
     a_watch_goes_on_when_its_time_is_over,
-    an_old_version_leads_to_a_list,
     what_was_known_stays_known,
     a_dead_connection_is_left,
     what_is_not_there_may_come,

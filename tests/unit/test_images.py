@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+import subprocess
 import sys
 import tomllib
 import types
@@ -230,6 +231,19 @@ def test_the_engine_image_starts_what_local_mode_starts() -> None:
     (entry,) = re.findall(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)
     assert json.loads(entry) == ["/opt/vllm/bin/python", "-m", args.ENTRY]
     assert f"{args.GUARD_FOLDER.name}/{args.GUARD.partition('.')[0]}.py /ours/guard/" in text
+
+
+def test_the_engine_image_has_what_the_fetch_step_imports(tmp_path: Path) -> None:
+    recipe = images.RECIPES["vllm-cpu"]
+    context = images._snapshot(ROOT, recipe, tmp_path)
+    code = "from tidegate_runtime.engines.vllm import fetch; print(fetch.baked_name('pkg://m'))"
+    bare = [
+        sys.executable,
+        "-SEc",
+        f"import sys; sys.path.insert(0, {str(context / 'runtime')!r}); {code}",
+    ]
+    done = subprocess.run(bare, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == fetch.baked_name("pkg://m")
 
 
 # The fetch step of the engine image

@@ -50,9 +50,10 @@ def _asked(gateway: httpx.Client, client: Client, model: str) -> str:
     usage: Mapping[str, Any] = answer.json()["usage"]
     request = answer.headers["x-request-id"]
     found = _wait(
-        lambda: [
-            e for e in client.get("/api/v1/events", request_id=request)["data"] if e["billed"]
-        ],
+        lambda: next(
+            (e for e in client.get("/api/v1/events", request_id=request)["data"] if e["billed"]),
+            None,
+        ),
         time.monotonic() + 30,
         f"request {request} is not in the ledger",
     )

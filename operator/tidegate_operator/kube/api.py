@@ -55,7 +55,7 @@ class Api:
 
     def __init__(self, api_client: client.ApiClient) -> None:
         self._client = api_client
-        self.calls = 0
+        self.calls = self.failures = 0
 
     async def call(
         self,
@@ -82,9 +82,11 @@ class Api:
             )
             raw = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self.failures += 1
             said = f"no answer from the API server: {type(error).__name__} {error}".strip()
             raise ApiError(0, "NoAnswer", said) from error
         if answer.status >= 400:
+            self.failures += answer.status not in {404, 409}
             raise _refusal(answer.status, raw)
         return json.loads(raw) if raw else {}
 

@@ -47,7 +47,7 @@ class Children:
             cluster.guard(self._guard_key, uid),
             secret_hashes=await self._hashes(namespace, planning.secrets(resource)),
         )
-        live = dict(self._state.children.get(resource.deployment, {}))
+        live = dict(self._state.children_of(resource.deployment))
         refused: list[ApiError] = []
         for one in planned:
             found = live.get(Child(one["kind"], one["metadata"]["name"]))

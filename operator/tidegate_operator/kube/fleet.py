@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import httpx
 import msgspec
@@ -44,6 +44,15 @@ RESYNC_SECONDS: Final = 600.0
 KEPT_STARTS: Final = 10_000
 
 
+class Life(NamedTuple):
+    """Whose an epoch is, kept until its pod is gone: its resource may go before it, and another one
+    of the same name has another guard."""
+
+    deployment: str
+    model: str
+    guard: str
+
+
 @dataclass(frozen=True)
 class Site:
     """What the fleet works with."""
@@ -73,7 +82,9 @@ class Fleet:
         self._events = Events(site.api)
         self._priced: dict[str, tuple[ModelPricing, Priced]] = {}
         self._pricing: set[str] = set()
-        self._epochs: dict[str, str] = {}
+        self._lives: dict[str, Life] = {}
+        self._uids: dict[str, str] = {}
+        self.faults = 0
         self._named = False
         self._starts: deque[tuple[str, ColdStart]] = deque(maxlen=KEPT_STARTS)
 
@@ -81,8 +92,14 @@ class Fleet:
         """Runs `work` beside everything else."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            self.faults += 1
+            log.error("task_failed", exc_info=fault)
 
     # What comes in
 
@@ -94,6 +111,8 @@ class Fleet:
                 model.adopt()
             for key in self.state.resources:
                 self.queue.add(key)
+                for pod in self.state.pods_of(key):
+                    self._leaves(pod)
 
     def heard(self, router: str, line: DemandLine) -> None:
         """A router's line; wakes what it names as having somebody waiting, at once."""
@@ -103,7 +122,8 @@ class Fleet:
             if demand.held and (model := self.models.get(demand.deployment)) is not None:
                 self.act(model, now)
         for said in line.replicas:
-            model = self.models.get(self._epochs.get(said.id, ""))
+            life = self._lives.get(said.id)
+            model = None if life is None else self.models.get(life.deployment)
             if model is None:
                 continue
             finished = model.last_cold
@@ -115,29 +135,24 @@ class Fleet:
 
     def pod(self, obj: Object, *, deleted: bool) -> None:
         """A pod of some model."""
-        before = self.state.pods
-        uid = obj["metadata"]["uid"]
-        known = next((pods[uid] for pods in before.values() if uid in pods), None)
+        known = self.state.known_pod(obj)
         self.state.pod(obj, deleted=deleted)
+        if not deleted:
+            self._leaves(obj)
         if known is not None and (deleted or cluster.epoch(known) != cluster.epoch(obj)):
             self._ended(cluster.epoch(known))
 
-    def replace(self, found: list[Object]) -> None:
-        """These are all the resources there are."""
-        keys = {f"{o['metadata']['namespace']}/{o['metadata']['name']}": o for o in found}
-        for gone in [key for key in self.state.resources if key not in keys]:
-            self.state.resource(self.state.resources[gone], deleted=True)
-        for key, obj in keys.items():
-            if key not in self.state.resources:
-                self.state.resource(obj, deleted=False)
-
     def act(self, model: Model, now: float) -> None:
-        """Decide for one model and begin what follows."""
+        """Decide for one model and begin what follows. A fault of ours in one hurts no other."""
         if not self.leading or not self.synced:
             return
-        before = (model.desired, model.failure, model.cold.id)
-        self.scaler.carry_out(model, model.evaluate(self.picture, now))
-        if before != (model.desired, model.failure, model.cold.id):
+        before = _told(model)
+        try:
+            self.scaler.carry_out(model, model.evaluate(self.picture, now))
+        except Exception:  # the decision's boundary: one model stops no other, nor the clock
+            self.faults += 1
+            log.exception("decision_failed", deployment=model.deployment)
+        if before != _told(model):
             self.queue.add(model.deployment)
 
     def _changed(self, deployment: str) -> None:
@@ -147,27 +162,33 @@ class Fleet:
 
     def _observe(self, deployment: str) -> None:
         obj = self.state.resources.get(deployment)
+        if obj is None or obj["metadata"]["uid"] != self._uids.get(deployment):
+            # Another one of the same name begins anew, with nothing of the first one's past.
+            for known in (self.models, self._priced, self._uids):
+                known.pop(deployment, None)
         if obj is None:
-            self.models.pop(deployment, None)
             return
         model = self.models.get(deployment)
         if model is None:
+            self._uids[deployment] = obj["metadata"]["uid"]
             model = self.models[deployment] = Model(deployment)
             told = (obj.get("status") or {}).get("lastRequestTime")
             model.last_request = cluster.seconds(told)
         model.observe(self.state.child_of(deployment, "Deployment"), self.state.pods_of(deployment))
         for pod in model.pods.values():
-            self._epochs[cluster.epoch(pod)] = deployment
-            if "deletionTimestamp" in pod["metadata"] and self.leading:
-                self._leaving.leaves(pod, deployment, self._name(deployment), self._guard(obj))
+            if (key := cluster.epoch(pod)) not in self._lives:
+                guard = cluster.guard(self.site.guard_key, obj["metadata"]["uid"])
+                self._lives[key] = Life(deployment, self._name(deployment), guard)
+
+    def _leaves(self, pod: Object) -> None:
+        life = self._lives.get(cluster.epoch(pod))
+        if life is not None and self.leading and "deletionTimestamp" in pod["metadata"]:
+            self._leaving.leaves(pod, *life)
 
     def _ended(self, key: str) -> None:
-        deployment = self._epochs.pop(key, None)
-        if deployment is not None and self.leading:
-            self._leaving.gone(key, deployment, self._name(deployment))
-
-    def _guard(self, obj: Object) -> str:
-        return cluster.guard(self.site.guard_key, obj["metadata"]["uid"])
+        life = self._lives.pop(key, None)
+        if life is not None:
+            self._leaving.gone(key, life.deployment, life.model, tell=self.leading)
 
     def _name(self, deployment: str) -> str:
         verdict = self.verdicts.of(deployment)
@@ -282,7 +303,7 @@ class Fleet:
                 self.state.resource(obj, deleted=True)
                 return
             raise
-        self.state.resources[deployment] = answer
+        self.state.answered(deployment, answer)
         found = report.transition(before, after)
         if found is not None:
             await self._events.tell(answer, found)
@@ -292,8 +313,8 @@ class Fleet:
     async def counters(self) -> list[EngineCounters]:
         """Counters of running engines, read now."""
         asked = [
-            (pod, key, self._name(key), self._guard(self.state.resources[key]))
-            for key, model in self.models.items()
+            (pod, *self._lives[cluster.epoch(pod)])
+            for model in self.models.values()
             for pod in model.pods.values()
         ]
         return await self._leaving.live(asked)
@@ -331,6 +352,18 @@ class Fleet:
             f"tidegate_operator_leading {int(self.leading)}",
             "# TYPE tidegate_operator_api_calls_total counter",
             f"tidegate_operator_api_calls_total {self.site.api.calls}",
+            "# TYPE tidegate_operator_api_failures_total counter",
+            f"tidegate_operator_api_failures_total {self.site.api.failures}",
+            "# TYPE tidegate_operator_reconcile_failures_total counter",
+            f"tidegate_operator_reconcile_failures_total {self.queue.failures}",
+            "# TYPE tidegate_operator_write_failures_total counter",
+            f"tidegate_operator_write_failures_total {self.scaler.failures}",
+            "# TYPE tidegate_operator_faults_total counter",
+            f"tidegate_operator_faults_total {self.faults}",
+            "# TYPE tidegate_operator_queue_depth gauge",
+            f"tidegate_operator_queue_depth {self.queue.depth}",
+            "# TYPE tidegate_operator_resources gauge",
+            f"tidegate_operator_resources {len(self.models)}",
             "# TYPE tidegate_replicas_desired gauge",
             "# TYPE tidegate_replicas_ready gauge",
         ]
@@ -339,3 +372,9 @@ class Fleet:
             lines.append(f"tidegate_replicas_desired{label} {model.desired}")
             lines.append(f"tidegate_replicas_ready{label} {len(model.ready())}")
         return "\n".join([*lines, ""])
+
+
+def _told(model: Model) -> tuple[object, ...]:
+    """What of a decision the status tells; the last request only now and then."""
+    minute = model.last_request // report.REQUEST_GRAIN
+    return model.desired, model.failure, model.cold.id, minute

@@ -28,7 +28,7 @@ TRIES: Final = 3
 
 
 class Leaving:
-    """One reading task per engine on its way out. `served(pod)`: model name of its deployment."""
+    """One reading task per engine on its way out, which ends with the engine, whoever leads then."""
 
     def __init__(
         self,
@@ -49,13 +49,15 @@ class Leaving:
         self._reading[key] = asyncio.Event()
         self._spawn(self._read(address, model, self._reading[key]))
 
-    def gone(self, key: str, deployment: str, model: str) -> None:
-        """The epoch has ended; where nobody was reading, tell what is known."""
+    def gone(self, key: str, deployment: str, model: str, *, tell: bool) -> None:
+        """The epoch has ended; where nobody was reading, tell what is known (a leader does)."""
         reading = self._reading.get(key)
         if reading is not None:
             reading.set()
             return
         base = self.last.pop(key, None) or unread(key, deployment, model)
+        if not tell:
+            return
         lost = msgspec.structs.replace(base, state="lost", verified=False)
         self._spawn(self._tell(lost))
 
@@ -67,7 +69,9 @@ class Leaving:
             if address is not None:
                 found.append(self._now(address, model))
         counters = await asyncio.gather(*found)
-        self.last.update((one.epoch, one) for one in counters if one.verified)
+        there = {epoch(pod) for pod, *_ in pods}
+        kept = {key: one for key, one in self.last.items() if key in there}
+        self.last = kept | {one.epoch: one for one in counters if one.verified}
         return list(counters)
 
     async def _now(self, address: Replica, model: str) -> EngineCounters:
@@ -83,9 +87,9 @@ class Leaving:
             best = now if now.verified else best
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(gone.wait(), READ_EVERY)
-        self.last.pop(address.id, None)
+        last = self.last.pop(address.id, None) or unread(address.id, address.deployment, model)
         if best is None:
-            told = unread(address.id, address.deployment, model)
+            told = msgspec.structs.replace(last, state="lost", verified=False)
         else:
             told = msgspec.structs.replace(best, state="final", in_flight=0)
         await self._tell(told)

@@ -69,13 +69,17 @@ class ColdStart(NamedTuple):
 
 
 class Model:
-    """The memory of one deployment. `replicas` is what its Deployment asks for, None without one."""
+    """The memory of one deployment. `replicas` is what its Deployment asks for, None without one.
+
+    `off`: it shall have no replica; None while its resource has not been judged yet, and until then
+    nothing is decided. One that is met while it runs (after a restart, a change of leader) is
+    adopted by the first decision: its count is the last one's, what drains goes on draining."""
 
     def __init__(self, deployment: str) -> None:
         self.deployment = deployment
         self.policy = Policy()
         self.grace_seconds, self.drain_seconds = 120.0, 600.0
-        self.off = True
+        self.off: bool | None = None
         self.override: Override | None = None
         self.replicas: int | None = None
         self.scaling: State | None = None
@@ -97,7 +101,7 @@ class Model:
     def observe(self, deployment: Object | None, pods: Iterable[Object]) -> None:
         """Take in what the API server says of the Deployment (None: there is none) and its pods."""
         if deployment is None:
-            self.replicas = None
+            self.replicas, self._version = None, 0
         elif int(deployment["metadata"].get("resourceVersion") or 0) >= self._version:
             self.replicas = int(deployment["spec"].get("replicas", 1))
         self.blocked = None if deployment is None else not_created(deployment)
@@ -105,6 +109,8 @@ class Model:
         for known in (self.draining, self.released):
             for gone in [uid for uid in known if uid not in self.pods]:
                 del known[gone]
+        for past in [key for key in self.refused if key.rpartition(".")[0] not in self.pods]:
+            del self.refused[past]
         self._steps_of_the_start()
 
     def staying(self) -> list[str]:
@@ -129,12 +135,12 @@ class Model:
 
     def evaluate(self, picture: Picture, now: float) -> Steps:
         """Decide on the newest demand."""
-        if self.replicas is None:
+        if self.replicas is None or self.off is None:
             return Steps()
         self.total = picture.total(self.deployment, now)
         self.last_request = max(self.last_request, self.total.last_request)
         if self.scaling is None:
-            self.scaling = State.initial(self.replicas, now, self.last_request or None)
+            self.scaling = self._adopted(self.replicas, now)
         sample = Sample(now, self.total.in_flight, self.total.held, self.total.last_request)
         decision = decide(self.scaling, [sample], self.policy, now, self.override, suspend=self.off)
         self.scaling, self.reason = decision.state, decision.reason
@@ -188,14 +194,25 @@ class Model:
             self.released[uid] = now
         return max(0, (self.replicas or 0) - len(going))
 
+    def keep(self, pods: Sequence[str], since: Mapping[str, float]) -> None:
+        """The write that was to let these go has failed: they drain as before, and may serve."""
+        for uid in pods:
+            if self.released.pop(uid, None) is not None and uid in self.pods:
+                self.draining[uid] = since.get(uid, 0.0)
+
     def adopt(self) -> None:
-        """Take over: decide afresh; pods another operator had marked are on their way out."""
+        """Take over: another operator may have decided meanwhile."""
         self.scaling = None
-        self.desired = self.replicas or 0
+
+    def _adopted(self, replicas: int, now: float) -> State:
+        """What the last one had decided: the pods that it marked are on their way out, and were no
+        longer among the replicas that it wanted. A pod whose end has begun counts no more."""
         for uid, pod in self.pods.items():
             mark = _mark(pod)
-            if mark and uid not in self.released:
+            if mark and uid not in self.released and "deletionTimestamp" not in pod["metadata"]:
                 self.draining.setdefault(uid, float(mark) if mark.isdigit() else 0.0)
+        self.desired = max(0, replicas - len(self.draining))
+        return State.initial(self.desired, now, self.last_request or None)
 
     # Starts
 
@@ -245,8 +262,8 @@ class Model:
     def scaled(self, replicas: int, at: float, version: int) -> None:
         """The scale write was acknowledged. What a watch tells from before it counts no more: on an
         old count a second pod would be seen out for the same step down."""
-        self.replicas = replicas
-        self._version = version
+        if version >= self._version:
+            self.replicas, self._version = replicas, version
         if self.cold.id and not self.cold.scaled_at:
             self.cold = self.cold._replace(scaled_at=at)
 

@@ -28,12 +28,18 @@ class Queue:
         self._running: set[str] = set()
         self._again: set[str] = set()
         self._failures: dict[str, int] = {}
+        self.failures = 0
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     @property
     def idle(self) -> bool:
         """Nothing waits and nothing runs; keys that wait after a failure do not count."""
         return not self._waiting and not self._running
+
+    @property
+    def depth(self) -> int:
+        """Keys that wait for a worker or are worked on."""
+        return len(self._waiting) + len(self._running)
 
     def add(self, key: str) -> None:
         """Soon, please."""
@@ -89,6 +95,7 @@ class Queue:
     def _failed(self, key: str, message: str) -> None:
         failures = self._failures.get(key, 0) + 1
         self._failures[key] = failures
+        self.failures += 1
         pause = backoff(failures)
         log.warning("reconcile_again", key=key, seconds=pause, error=message[:500])
         self.later(key, pause)

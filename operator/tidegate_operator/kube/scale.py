@@ -23,6 +23,8 @@ Object = Mapping[str, Any]
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
 CHEAPEST: Final = "-2147483647"
+PAUSE: Final = 0.2
+"""Seconds between a write that failed and the next try: a router's line asks for one at once."""
 
 
 class Scaler:
@@ -31,14 +33,16 @@ class Scaler:
     def __init__(self, api: Api, spawn: Spawn) -> None:
         self._api, self._spawn = api, spawn
         self._under_way: set[tuple[str, ...]] = set()
+        self.failures = 0
         self.writes: list[tuple[str, float, float]] = []
 
     def carry_out(self, model: Model, steps: Steps) -> None:
         """Begin what is to be done now. Never waits."""
+        # One write of a count at a time, whatever it is for: two could overtake each other.
         if steps.replicas is not None:
             self._once(("scale", model.deployment), self._scale(model, steps.replicas))
-        if steps.release:
-            self._once(("release", model.deployment), self._release(model, steps.release))
+        elif steps.release:
+            self._once(("scale", model.deployment), self._release(model, steps.release))
         marks = model.marks()
         for uid in marks.set:
             self._annotate(model, uid, {cluster.DRAINING: str(int(time.time()))})
@@ -92,8 +96,14 @@ class Scaler:
             if pod is not None and not _cheapest(pod):
                 await self._api.patch(self._pod_path(pod), cheap, STRATEGIC)
         seen = [uid for uid in pods if uid in model.pods and _cheapest(model.pods[uid])]
-        if len(seen) == len([uid for uid in pods if uid in model.pods]):
-            await self._scale(model, model.let_go(pods, time.time()))
+        since = {uid: model.draining[uid] for uid in seen if uid in model.draining}
+        if not since or len(seen) < len([uid for uid in pods if uid in model.pods]):
+            return  # taken back meanwhile, or the marks have yet to come back from the server
+        try:
+            await self._scale(model, model.let_go(tuple(since), time.time()))
+        except ApiError:
+            model.keep(tuple(since), since)
+            raise
 
     @staticmethod
     def _pod_path(pod: Object) -> str:
@@ -112,8 +122,9 @@ class Scaler:
             await work
         except ApiError as error:
             if error.status != 404:  # what is gone needs nothing
+                self.failures += 1
                 log.warning("write_failed", what=key[0], on=key[1], error=error.message[:300])
-                await asyncio.sleep(0.2)
+            await asyncio.sleep(PAUSE)
         finally:
             self._under_way.discard(key)
 

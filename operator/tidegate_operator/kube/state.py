@@ -2,9 +2,13 @@
 
 Filled by watches and read by everything; nothing here is ever guessed. A child or a pod is found by
 its label, which a person can break: it then counts as gone and is applied again.
+
+Resources come three ways that know nothing of each other: events, whole lists, and the answers to
+our own status writes. So an older word never replaces a newer one, and the end of a resource is not
+the end of another one that has its name.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from tidegate_runtime.contract.cluster import LABEL_MODEL, label_value, owner
@@ -19,29 +23,62 @@ class Child(NamedTuple):
     name: str
 
 
+class Place(NamedTuple):
+    """What is ours in a namespace, under a resource's label: a name may be too long for one."""
+
+    namespace: str
+    label: str
+
+
 class State:
     """The newest word on every object. `changed(deployment)` is called for what a change touches."""
 
     def __init__(self, changed: Callable[[str], None]) -> None:
         self.resources: dict[str, Object] = {}
         self.namespaces: dict[str, Mapping[str, str]] = {}
-        self.children: dict[str, dict[Child, Object]] = {}
-        self.pods: dict[str, dict[str, Object]] = {}
-        self._labels: dict[tuple[str, str], str] = {}
+        self._children: dict[Place, dict[Child, Object]] = {}
+        self._pods: dict[Place, dict[str, Object]] = {}
+        self._labels: dict[Place, str] = {}
         self._changed = changed
 
     def resource(self, obj: Object, *, deleted: bool) -> None:
-        """A ModelDeployment."""
+        """A ModelDeployment, as an event tells of it."""
         metadata = obj["metadata"]
         key = f"{metadata['namespace']}/{metadata['name']}"
-        label = (metadata["namespace"], label_value(metadata["name"]))
+        known = self.resources.get(key)
         if deleted:
-            self.resources.pop(key, None)
-            self._labels.pop(label, None)
+            if known is None or known["metadata"]["uid"] != metadata["uid"]:
+                return
+            del self.resources[key]
+            self._labels.pop(_place(key), None)
         else:
+            if known is not None and _version(obj) < _version(known):
+                return
             self.resources[key] = obj
-            self._labels[label] = key
+            self._labels[_place(key)] = key
         self._changed(key)
+
+    def answered(self, deployment: str, obj: Object) -> None:
+        """The API server's answer to a write of ours; it says nothing that is new to us."""
+        known = self.resources.get(deployment)
+        if known is not None and _version(obj) >= _version(known):
+            self.resources[deployment] = obj
+
+    def listed(self, found: Iterable[Object], before: Mapping[str, Object]) -> None:
+        """These were all the resources there are, asked for when `before` was known.
+
+        What has been heard of since is left alone: the list may be older than that. The rest it
+        overrules, versions and all, for they start again below ours in a restored API server."""
+        there = {f"{one['metadata']['namespace']}/{one['metadata']['name']}": one for one in found}
+        for key in before.keys() - there.keys():
+            if self.resources.get(key) is before[key]:
+                self.resource(before[key], deleted=True)
+        for key, obj in there.items():
+            known = self.resources.get(key)
+            if known is not before.get(key) or (known and _version(known) == _version(obj)):
+                continue
+            self.resources.pop(key, None)
+            self.resource(obj, deleted=False)
 
     def namespace(self, obj: Object, *, deleted: bool) -> None:
         """A namespace; who owns what is in it may have changed."""
@@ -59,28 +96,32 @@ class State:
 
     def child(self, kind: str, obj: Object, *, deleted: bool) -> None:
         """A labelled object; what it belongs to must be looked at."""
-        key = self._of(obj)
+        place = _of(obj)
         where = Child(kind, obj["metadata"]["name"])
-        known = self.children.setdefault(key, {})
+        known = self._children.setdefault(place, {})
         if deleted:
             known.pop(where, None)
         else:
             known[where] = obj
         if not known:
-            del self.children[key]
-        self._changed(key)
+            del self._children[place]
+        self._touched(place)
 
     def pod(self, obj: Object, *, deleted: bool) -> None:
         """A labelled pod."""
-        key, uid = self._of(obj), obj["metadata"]["uid"]
-        known = self.pods.setdefault(key, {})
+        place, uid = _of(obj), obj["metadata"]["uid"]
+        known = self._pods.setdefault(place, {})
         if deleted:
             known.pop(uid, None)
         else:
             known[uid] = obj
         if not known:
-            del self.pods[key]
-        self._changed(key)
+            del self._pods[place]
+        self._touched(place)
+
+    def known_pod(self, obj: Object) -> Object | None:
+        """What was known of a pod before `obj`."""
+        return self._pods.get(_of(obj), {}).get(obj["metadata"]["uid"])
 
     def owner(self, deployment: str) -> str:
         """The tenant a deployment belongs to."""
@@ -89,18 +130,34 @@ class State:
 
     def pods_of(self, deployment: str) -> Iterator[Object]:
         """Its pods, ended ones left out."""
-        for pod in self.pods.get(deployment, {}).values():
+        for pod in self._pods.get(_place(deployment), {}).values():
             if pod.get("status", {}).get("phase") not in {"Succeeded", "Failed"}:
                 yield pod
 
     def child_of(self, deployment: str, kind: str) -> Object | None:
         """Its child of a kind of which it has one."""
-        found = self.children.get(deployment, {})
+        found = self.children_of(deployment)
         return next((obj for where, obj in found.items() if where.kind == kind), None)
 
-    def _of(self, obj: Object) -> str:
-        metadata = obj["metadata"]
-        label = (metadata.get("labels") or {}).get(LABEL_MODEL, "")
-        place = (metadata["namespace"], label)
-        # A child seen before its resource: its label is the name, unless that was cut.
-        return self._labels.get(place, f"{place[0]}/{label}")
+    def children_of(self, deployment: str) -> Mapping[Child, Object]:
+        """All its children."""
+        return self._children.get(_place(deployment), {})
+
+    def _touched(self, place: Place) -> None:
+        # One seen before its resource belongs to nobody yet: the resource's own event comes.
+        if place in self._labels:
+            self._changed(self._labels[place])
+
+
+def _place(deployment: str) -> Place:
+    namespace, _, name = deployment.partition("/")
+    return Place(namespace, label_value(name))
+
+
+def _of(obj: Object) -> Place:
+    metadata = obj["metadata"]
+    return Place(metadata["namespace"], (metadata.get("labels") or {}).get(LABEL_MODEL, ""))
+
+
+def _version(obj: Object) -> int:
+    return int(obj["metadata"].get("resourceVersion") or 0)

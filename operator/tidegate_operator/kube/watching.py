@@ -42,9 +42,12 @@ class Known:
     def put(self, found: Object) -> None:
         """This is new, or has changed."""
         known = self._objects.get(_key(found))
-        if known is None or known["metadata"] != found["metadata"] or known != found:
-            self._objects[_key(found)] = found
-            self._tell(found, False)
+        if known is not None and _stamp(known) == _stamp(found):
+            return
+        if known is not None and _identity(known) != _identity(found):
+            self._tell(known, True)  # another one of its name, or of another model now
+        self._objects[_key(found)] = found
+        self._tell(found, False)
 
     def gone(self, found: Object) -> None:
         """This is gone."""
@@ -60,6 +63,17 @@ class Known:
 def _key(obj: Object) -> tuple[str, str]:
     metadata = obj["metadata"]
     return metadata.get("namespace", ""), metadata["name"]
+
+
+def _stamp(obj: Object) -> tuple[str, str]:
+    # One version of an object is the same object: no need to compare what it says.
+    metadata = obj["metadata"]
+    return metadata.get("uid", ""), metadata.get("resourceVersion", "")
+
+
+def _identity(obj: Object) -> tuple[str, str]:
+    metadata = obj["metadata"]
+    return metadata.get("uid", ""), (metadata.get("labels") or {}).get(LABEL_MODEL, "")
 
 
 class Watching:

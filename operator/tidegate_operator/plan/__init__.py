@@ -60,7 +60,7 @@ def plan(
     template = pod.template(resource, chosen(resource, platform), runs)
     read = {name: (secret_hashes or {}).get(name, "") for name in sorted(secrets(resource))}
     rolls = _hash(guard_secret, [template, config["data"], read])
-    template["metadata"]["annotations"][cluster.CONFIG_HASH] = rolls
+    template["metadata"]["annotations"] |= {cluster.CONFIG_HASH: rolls, cluster.OWNER_UID: uid}
     made = [
         children.service_account(resource),
         children.guard(resource, guard_secret),

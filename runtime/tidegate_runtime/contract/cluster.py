@@ -37,6 +37,8 @@ LABEL_TENANT: Final = "tidegate.dev/tenant"
 DRAINING: Final = "tidegate.dev/draining"
 REPLICAS: Final = "tidegate.dev/replicas"
 REPLICAS_UNTIL: Final = "tidegate.dev/replicas-until"
+OWNER_UID: Final = "tidegate.dev/resource-uid"
+"""On a pod: the UID of the resource it was made for. Another one of the same name has another guard."""
 CONFIG_HASH: Final = "tidegate.dev/config-hash"
 ANSWERED: Final = "tidegate.dev/answered"
 

@@ -25,7 +25,7 @@ _NAME = {
     "type": "string",
     "minLength": 1,
     "maxLength": 253,
-    "pattern": r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
+    "pattern": r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$",
 }
 _NAMESPACE = {
     "type": "string",

@@ -24,7 +24,7 @@ from tidegate_runtime.contract import cluster
 from tidegate_runtime.contract.links import ModelView, Replica, WorldLine
 from tidegate_runtime.kube.watch import Object, Source
 
-OWNER_UID: Final = "tidegate.dev/resource-uid"
+OWNER_UID: Final = cluster.OWNER_UID
 """On a pod, where the operator sets it: the UID of the resource it was made for. A pod that was
 made for an earlier one of the same name has that one's guard, and gets nothing new."""
 

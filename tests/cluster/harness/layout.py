@@ -44,7 +44,7 @@ class Node:
 
     @property
     def cgroup(self) -> str:
-        return f"tidegate-test-{self.name}"
+        return f"{self.root.parent.name}-{self.name}"  # a state folder of its own, a group too
 
     @property
     def kubelet(self) -> str:

@@ -3,6 +3,7 @@
 Every change is entered in the book before it is made; `undo` in takedown reads it there.
 """
 
+import socket
 from pathlib import Path
 
 from .command import CommandFailed, run
@@ -35,7 +36,7 @@ def mounts_below(folder: Path) -> list[str]:
 
 
 def has_link(name: str) -> bool:
-    return Path("/sys/class/net", name).exists()
+    return name in (link for _, link in socket.if_nameindex())
 
 
 def tables() -> set[str]:

@@ -1,0 +1,82 @@
+"""The gate takes what changed, and only that."""
+
+from collections.abc import Mapping
+from math import inf
+from typing import Any
+
+from tidegate_runtime.contract.links import ModelView, Replica
+from tidegate_runtime.gate import Gate
+
+
+class _Meter:
+    refusal = ""
+
+
+class _Tenants:
+    priced = False
+    prices: Mapping[str, int] = {}
+
+
+def _gate() -> Gate:
+    return Gate("r", _Meter(), _Tenants())  # type: ignore[arg-type]
+
+
+def _replica(state: Any = "ready", **more: Any) -> Replica:
+    given = {"url": "http://10.0.0.1:8000", "guard": "g", **more}
+    return Replica(id="p.0", deployment="team/m", state=state, **given)
+
+
+async def test_the_gate_rebuilds_names_only_when_a_name_may_be_different() -> None:
+    gate = _gate()
+    view = ModelView(deployment="team/m", owner="team", name="m")
+    gate.change({"team/m": view}, {"team/m": [_replica()]})
+    names = gate.names
+    gate.change(
+        {"team/m": ModelView(deployment="team/m", owner="team", name="m", start_id="s")}, {}
+    )
+    assert gate.models["team/m"].view.start_id == "s"
+    assert gate.names is names
+    gate.change({"team/m": ModelView(deployment="team/m", owner="acme", name="m")}, {})
+    assert gate.names.lookup("acme", "m") is gate.models["team/m"].view
+    gate.change({"team/m": None}, {})
+    assert gate.names.lookup("acme", "m") is None
+    assert gate.models == {}
+
+
+async def test_the_gate_avoids_a_lost_replica_until_it_is_back() -> None:
+    gate = _gate()
+    view = ModelView(deployment="team/m", owner="team", name="m")
+    gate.change({"team/m": view}, {"team/m": [_replica(lost=True)]})
+    model = gate.models["team/m"]
+    assert model.suspected_until == model.replicas["p.0"].suspect_until == inf
+    gate.suspect(model, model.replicas["p.0"], "refused")
+    assert model.suspected_until == inf
+    gate.change({}, {"team/m": [_replica()]})
+    assert model.suspected_until == model.replicas["p.0"].suspect_until == 0.0
+
+
+async def test_a_replica_with_another_address_or_guard() -> None:
+    gate, started = _gate(), []
+    gate.probe_started = lambda model, replica: started.append(replica)
+    view = ModelView(deployment="team/m", owner="team", name="m")
+    gate.change({"team/m": view}, {"team/m": [_replica("draining")]})
+    known = gate.models["team/m"].replicas["p.0"]
+    gate.change({}, {"team/m": [_replica("starting", guard="h")]})
+    assert gate.models["team/m"].replicas["p.0"] is known
+    assert (known.state, known.guard) == ("starting", b"h")
+    assert started == [known, known]  # no longer draining: it may have to be asked
+    gate.change({}, {"team/m": [_replica("starting", url="http://10.0.0.2:8000")]})
+    assert known.gone
+    assert gate.models["team/m"].replicas["p.0"].host == "10.0.0.2"
+
+
+async def test_news_goes_out_for_what_changed_only() -> None:
+    gate = _gate()
+    view = ModelView(deployment="team/m", owner="team", name="m")
+    gate.change({"team/m": view}, {"team/m": [_replica()]})
+    assert gate.news.is_set()
+    gate.news.clear()
+    gate.change({"team/m": view}, {"team/m": [_replica()]})
+    assert not gate.news.is_set()
+    gate.change({}, {"team/m": [_replica("draining")]})
+    assert gate.news.is_set()
