@@ -19,12 +19,15 @@ class _Rows(NamedTuple):
 
 
 def upsert(connection: Connection, reports: list[EngineCounters]) -> None:
-    """Keep the newest report of each epoch; a live one never replaces a final or lost one."""
+    """Keep the newest report of each epoch; a live one never replaces a final or lost one, and one
+    by an operator that came too late to read anything never replaces a final one."""
     for report in reports:
         state = connection.execute(
             select(COUNTERS.c.state).where(COUNTERS.c.epoch == report.epoch)
         ).scalar()
         if report.state == "live" and state in {"final", "lost"}:
+            continue
+        if state == "final" and not report.verified:
             continue
         connection.execute(delete(COUNTERS).where(COUNTERS.c.epoch == report.epoch))
         values = msgspec.structs.asdict(report)

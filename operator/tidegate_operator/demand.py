@@ -14,8 +14,11 @@ from urllib.parse import urlsplit
 
 import httptools
 import msgspec
+import structlog
 
 from tidegate_runtime.contract.links import DemandLine, ModelDemand
+
+log = structlog.get_logger()
 
 SILENT_AFTER = 3.0
 FORGET_AFTER = 60.0
@@ -111,7 +114,10 @@ class _Reader(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, msgspec.MsgspecError):
+        except httptools.HttpParserError as error:
+            # The parser wraps what a callback raises: a line that cannot be read, or a fault of
+            # ours in acting on one. Either way the link is made anew, and somebody is told.
+            log.warning("demand_link_broken", error=str(error), exc_info=error.__context__)
             self._close()
 
     def on_headers_complete(self) -> None:

@@ -238,7 +238,7 @@ def test_both_judges_agree_at_every_bound(api: httpx.Client) -> None:
     for change in table:
         # JSON in YAML's name, as kubectl reads a file: what is 4.0 there is the integer 4.
         text = json.dumps(resource(put(BASE, change)))
-        answer, spec = create(api, text), document.load(text)[0][0].value["spec"]  # type: ignore[index]
+        answer, spec = create(api, text), document.load(text)[0][0].value["spec"]
         ours, theirs = wrong(spec), answer.json()
         if (answer.status_code == 201) != (not ours):
             apart.append(f"{change}: ours {ours}, the API server's {theirs.get('message')}")

@@ -22,6 +22,7 @@ from starlette.routing import Route
 from tidegate_runtime.ops import Server
 
 Object = dict[str, Any]
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 class FakeKube:
@@ -49,7 +50,7 @@ class FakeKube:
         """Serve on a port of its own."""
         listening = socket.create_server(("127.0.0.1", 0))
         self._write_kubeconfig(listening.getsockname()[1])
-        routes = [Route("/{path:path}", self._answer)]
+        routes = [Route("/{path:path}", self._answer, methods=METHODS)]
         server = Server(
             uvicorn.Config(
                 Starlette(routes=routes), log_config=None, lifespan="off",

@@ -249,6 +249,8 @@ def test_conservation_from_the_ledger(connection: Connection) -> None:
     final = msgspec.structs.replace(report, state="final", attempts=truth)
     counters.upsert(connection, [final])
     counters.upsert(connection, [report])
+    unread = msgspec.structs.replace(final, state="lost", verified=False, generated=0)
+    counters.upsert(connection, [unread])
     one, other = counters.conservation(connection, [report])
     assert one.unbilled == {"abort_tail": 6, "orphan": 6, "retry": 8}
     assert (one.generated, one.billed, one.unexplained) == (40, 20, 0)

@@ -4,7 +4,7 @@ from typing import Any
 
 from tidegate_operator.autoscale import Policy
 from tidegate_operator.demand import Picture
-from tidegate_operator.kube.model import Model
+from tidegate_operator.kube.model import Marks, Model, Steps
 from tidegate_runtime.contract import cluster
 from tidegate_runtime.contract.links import DemandLine, ModelDemand, ReplicaDemand
 
@@ -173,10 +173,63 @@ def test_a_foreign_hand_on_the_deployment_is_corrected_both_ways() -> None:
 
 
 def test_a_takeover_keeps_what_drains_and_decides_afresh() -> None:
-    model = made(2, pod("a"), pod("b", draining=True))
+    model, picture = made(2, pod("a"), pod("b", draining=True)), Picture()
+    model.drain_seconds = 2 * T
     model.adopt()
+    heard(picture, T, replicas=[ReplicaDemand(id="b.0", in_flight=1, excluded=True)])
+    steps = model.evaluate(picture, T)
     assert list(model.draining) == ["b"]
-    assert model.desired == 2
+    assert model.desired == 1
+    assert steps == Steps()
+    assert model.marks() == Marks((), ())
+    heard(picture, T + 1, replicas=[ReplicaDemand(id="b.0", excluded=True)])
+    assert model.evaluate(picture, T + 1).release == ("b",)
+    assert model.let_go(("b",), T + 1) == 1
+
+
+def test_one_met_after_a_restart_is_adopted_without_being_told() -> None:
+    """Its pods may be known before or after this operator leads."""
+    model, picture = made(1, pod("a", draining=True)), Picture()
+    heard(picture, T)
+    model.evaluate(picture, T)
+    assert list(model.draining) == ["a"]
+    assert model.desired == 0
+    assert not model.marks().clear
+
+
+def test_nothing_is_decided_before_the_resource_is_judged() -> None:
+    model, picture = made(1, pod("a")), Picture()
+    model.off = None
+    heard(picture, T)
+    assert model.evaluate(picture, T) == Steps()
+    assert not model.draining
+    assert model.scaling is None
+
+
+def test_a_count_that_could_not_be_written_leaves_the_pod_in_service() -> None:
+    model, picture = made(1, pod("a"), idle_seconds=5), Picture()
+    now = until_draining(model, picture)
+    since = dict(model.draining)
+    model.let_go(("a",), now)
+    model.keep(("a",), since)
+    assert model.draining == since
+    heard(picture, now + 1, held=1)
+    model.evaluate(picture, now + 1)
+    assert model.staying() == ["a"]
+
+
+def test_an_older_scale_answer_does_not_replace_a_newer_one() -> None:
+    model = made(0)
+    model.scaled(2, T, version=9)
+    model.scaled(1, T, version=8)
+    assert model.replicas == 2
+
+
+def test_refusals_of_pods_that_are_gone_are_forgotten() -> None:
+    model = made(1, pod("a", ready=False))
+    model.told(ReplicaDemand(id="a.0", answer_error="no"))
+    model.observe(deployment(1), [pod("b", ready=False)])
+    assert not model.refused
 
 
 def test_off_sees_everything_out() -> None:

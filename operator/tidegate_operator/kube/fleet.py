@@ -42,6 +42,8 @@ Object = Mapping[str, Any]
 TICK_SECONDS: Final = 1.0
 RESYNC_SECONDS: Final = 600.0
 KEPT_STARTS: Final = 10_000
+REFUSED_SECONDS: Final = 60.0
+"""After which billing is asked again for a price that it refused."""
 
 
 class Life(NamedTuple):
@@ -229,14 +231,14 @@ class Fleet:
         self._instruct(model, verdict, obj)
         if not self.leading:
             return
-        problem = ""
+        model.child_refused = ""
         if verdict.valid and verdict.resource and "deletionTimestamp" not in obj["metadata"]:
-            problem = await self._settle_children(verdict.resource, obj)
+            model.child_refused = await self._settle_children(verdict.resource, obj)
             self._price(verdict.resource)
         self.act(model, time.time())
         await self._report(model, verdict, deployment)
-        if problem:
-            raise ApiError(0, "ChildRefused", problem)
+        if model.child_refused:
+            raise ApiError(0, "ChildRefused", model.child_refused)
 
     def _instruct(self, model: Model, verdict: Verdict, obj: Object) -> None:
         deleting = "deletionTimestamp" in obj["metadata"]
@@ -282,8 +284,19 @@ class Fleet:
             told = Priced(None, str(error))
         finally:
             self._pricing.discard(wanted.deployment)
+        if wanted.deployment not in self.models:
+            return  # it went meanwhile
         self._priced[wanted.deployment] = (wanted, told)
         self.queue.add(wanted.deployment)
+        if told.answer is None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(REFUSED_SECONDS, self._ask_again, wanted, told)
+
+    def _ask_again(self, wanted: ModelPricing, told: Priced) -> None:
+        """A refusal may be of billing's making; a new version of it may think otherwise."""
+        if self._priced.get(wanted.deployment) == (wanted, told):
+            del self._priced[wanted.deployment]
+            self.queue.add(wanted.deployment)
 
     async def _report(self, model: Model, verdict: Verdict, deployment: str) -> None:
         obj = self.state.resources.get(deployment)

@@ -6,24 +6,41 @@ is to be done about an event is decided by the queue, which does not look at its
 """
 
 import asyncio
+import contextlib
+import itertools
 import os
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import kopf
+import structlog
 
 from tidegate_operator.kube.state import State
 from tidegate_runtime.contract.cluster import GROUP, PLURAL, VERSION
 
+log = structlog.get_logger()
+
+RESTART_SECONDS = 1.0
 WATCH_SECONDS = 300
 """The server ends a watch after so long; a connection that died silently is noticed by then."""
 
 
-def registry(state: State) -> kopf.OperatorRegistry:
-    """The handlers, bound to `state`."""
+class _Always:
+    """Pauses between kopf's tries of one request, without end: giving up would end the operator,
+    and a server that comes back refuses (403, 503) for a while before it is all there."""
+
+    def __iter__(self) -> Iterator[float]:
+        return itertools.chain((0.1, 0.2, 0.5), itertools.repeat(1.0))
+
+
+def registry(state: State, relisted: asyncio.Event) -> kopf.OperatorRegistry:
+    """The handlers, bound to `state`. `relisted` is set where kopf has listed all there is."""
     made = kopf.OperatorRegistry()
 
     async def resource(event: Mapping[str, Any], **_: Any) -> None:
+        if event["type"] is None:
+            relisted.set()
         state.resource(dict(event["object"]), deleted=event["type"] == "DELETED")
 
     async def namespace(event: Mapping[str, Any], **_: Any) -> None:
@@ -48,16 +65,46 @@ def settings() -> kopf.OperatorSettings:
     made.watching.server_timeout = WATCH_SECONDS
     made.watching.client_timeout = WATCH_SECONDS + 30
     made.watching.reconnect_backoff = 0.5
-    made.networking.error_backoffs = [0.5, 1, 1]
+    made.networking.error_backoffs = _Always()
+    made.networking.connect_timeout = 5.0
     return made
 
 
-async def follow(state: State, stop: asyncio.Event) -> None:
-    """Runs kopf in this loop until `stop` is set (or a signal tells kopf to end)."""
-    await kopf.operator(
-        registry=registry(state),
-        settings=settings(),
-        standalone=True,
-        clusterwide=True,
-        stop_flag=stop,
-    )
+def take_signals(stop: asyncio.Event) -> None:
+    """SIGTERM and SIGINT end the process in order."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+
+async def follow(state: State, stop: asyncio.Event, relisted: asyncio.Event) -> None:
+    """Runs kopf in this loop until `stop` is set.
+
+    What ends kopf otherwise (an error in a watch, a token that is refused) is no reason to end what
+    runs beside it: it begins again, with a list. It takes the signals for itself, and would keep
+    them when it has ended, so they are taken back as soon as it runs."""
+    while not stop.is_set():
+        ready = asyncio.Event()
+        back = asyncio.ensure_future(_taken_back(ready, stop))
+        try:
+            await kopf.operator(
+                registry=registry(state, relisted),
+                settings=settings(),
+                standalone=True,
+                clusterwide=True,
+                stop_flag=stop,
+                ready_flag=ready,
+            )
+        except Exception:  # kopf's boundary: it ends with whatever its tasks raised
+            log.exception("kopf_ended")
+            take_signals(stop)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), RESTART_SECONDS)
+        else:
+            stop.set()
+        finally:
+            back.cancel()
+
+
+async def _taken_back(ready: asyncio.Event, stop: asyncio.Event) -> None:
+    await ready.wait()
+    take_signals(stop)

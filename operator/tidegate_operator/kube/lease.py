@@ -70,6 +70,7 @@ class Election:
         self._namespace = namespace
         self._seen: Seen | None = None
         self._renewed = 0.0
+        self._said = ""
         self.leading = False
 
     async def run(self) -> None:
@@ -97,14 +98,21 @@ class Election:
                 mine = written(lease, self._me, stamp, taken=action == "take")
                 await self._api.replace(self._path, mine)
         except TimeoutError:
-            log.warning("lease_not_renewed", error="no answer in time")
+            self._failed("no answer in time")
             return
         except ApiError as error:
             if error.status != 409:  # somebody else was quicker
-                log.warning("lease_not_renewed", error=error.message)
+                self._failed(error.message)
             return
+        self._said = ""
         self._renewed = now
         self._lead(leading=True)
+
+    def _failed(self, why: str) -> None:
+        """Say it once for each reason, and not twice a second while the server is away."""
+        if why != self._said:
+            self._said = why
+            log.warning("lease_not_renewed", error=why)
 
     async def _found(self) -> dict[str, Any]:
         try:

@@ -89,6 +89,7 @@ class Model:
         self.draining: dict[str, float] = {}
         self.released: dict[str, float] = {}
         self.blocked: Trouble | None = None
+        self.child_refused = ""
         self.failure: Failure | None = None
         self.cold = ColdStart()
         self.last_cold: ColdStart | None = None

@@ -8,7 +8,6 @@ meanwhile.
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
@@ -37,7 +36,9 @@ from tidegate_operator.platform import InvalidPlatform, Platform
 log = structlog.get_logger()
 
 RESOURCES = "/apis/tidegate.dev/v1alpha1/modeldeployments"
+NAMESPACES = "/api/v1/namespaces"
 RELIST_SECONDS = 300.0
+"""kopf tells no resource's end that came while its watch was broken."""
 
 
 @dataclass(frozen=True)
@@ -86,18 +87,18 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         chosen = configure(argv, environ)
         log_to_stderr(chosen.log_level)
-        uvloop.run(_run(chosen))
+        return uvloop.run(_run(chosen))
     except (SettingError, InvalidPlatform, OSError) as error:
         print(f"tidegate operator: {error}", file=sys.stderr)  # noqa: T201 - the one clear line
         return 1
-    return 0
 
 
-async def _run(chosen: Settings) -> None:
+async def _run(chosen: Settings) -> int:
+    """Until told to stop: 0. Until a job failed: 1."""
+    failed: list[BaseException] = []
     async with contextlib.AsyncExitStack() as stack:
         stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        handlers.take_signals(stop)
         api = Api(await connect())
         stack.push_async_callback(api.close)
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=5.0, trust_env=False))
@@ -106,15 +107,18 @@ async def _run(chosen: Settings) -> None:
         tasks: set[asyncio.Task[None]] = set()
         site = Site(api, billing, chosen.platform, chosen.guard_key, chosen.base_url)
         fleet = Fleet(site, http, tasks)
-        await stack.enter_async_context(_standing(_jobs(chosen, api, fleet, stop), stop))
+        jobs = _jobs(chosen, api, fleet, stop)
+        await stack.enter_async_context(_standing(jobs, stop, failed))
         await stop.wait()
         for task in tasks:
             task.cancel()
+    return 1 if failed else 0
 
 
 def _jobs(
     chosen: Settings, api: Api, fleet: Fleet, stop: asyncio.Event
 ) -> list[Coroutine[Any, Any, None]]:
+    relisted = asyncio.Event()
     routers = Routers(fleet.picture, chosen.internal_token, fleet.heard)
     watching = Watching(
         os.environ.get("KUBECONFIG", ""),
@@ -131,47 +135,52 @@ def _jobs(
     return [
         port.serve(sockets=[bound]),
         *(watch.run() for watch in watching.watches),
-        _sync(api, fleet, watching),
+        _sync(api, fleet, watching, relisted),
         election.run(),
         fleet.queue.run(),
         fleet.tick(),
-        _until(handlers.follow(fleet.state, stop), stop),
+        handlers.follow(fleet.state, stop, relisted),
     ]
 
 
-async def _until(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
-    """kopf takes signals for itself; when it ends, everything does."""
-    await work
-    stop.set()
+async def _sync(api: Api, fleet: Fleet, watching: Watching, relisted: asyncio.Event) -> None:
+    """The whole picture before the first decision, and again whenever kopf had to list anew.
 
-
-async def _sync(api: Api, fleet: Fleet, watching: Watching) -> None:
-    """The whole picture before the first decision, and now and then what events cannot tell: a
-    resource that went while kopf's watch was broken."""
+    Namespaces first: without their labels a model would be judged by another tenant's rights."""
     await watching.complete()
+    said = ""
     while True:
+        relisted.clear()
         try:
-            found = (await api.get(RESOURCES))["items"]
+            for namespace in (await api.get(NAMESPACES))["items"]:
+                fleet.state.namespace(namespace, deleted=False)
+            before = dict(fleet.state.resources)
+            fleet.state.listed((await api.get(RESOURCES))["items"], before)
         except ApiError as error:
             # 404: the definition is not there yet; kopf looks out for it.
-            log.warning("resources_not_listed", error=error.message[:200])
-            await asyncio.sleep(1.0)
             fleet.synced = fleet.synced or error.status == 404
+            if said != error.message:
+                said = error.message
+                log.warning("resources_not_listed", error=said[:200])
+            await asyncio.sleep(1.0)
             continue
-        fleet.replace(found)
+        said = ""
         fleet.synced = True
-        await asyncio.sleep(RELIST_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(relisted.wait(), RELIST_SECONDS)
+            await asyncio.sleep(1.0)  # one list for all that it tells at once
 
 
 @contextlib.asynccontextmanager
 async def _standing(
-    jobs: list[Coroutine[Any, Any, None]], stop: asyncio.Event
+    jobs: list[Coroutine[Any, Any, None]], stop: asyncio.Event, failed: list[BaseException]
 ) -> AsyncIterator[None]:
     """Jobs that never end; one that does is a fault of ours, and ends the process."""
 
     def ended(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            log.error("task_failed", exc_info=task.exception())
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            log.error("task_failed", exc_info=fault)
+            failed.append(fault)
             stop.set()
 
     tasks = [asyncio.ensure_future(job) for job in jobs]

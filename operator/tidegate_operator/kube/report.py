@@ -18,6 +18,8 @@ from tidegate_runtime.contract.links import Failure
 
 Object = Mapping[str, Any]
 REQUEST_GRAIN = 60.0
+CHILD_REFUSED = "ChildRefused"
+"""The API server did not take one of the planned objects: a quota, an admission policy."""
 
 
 class Condition(NamedTuple):
@@ -73,12 +75,16 @@ def _ready(model: Model, verdict: Verdict, priced: Priced, said: Status) -> Cond
         return Condition("Ready", True, "Idle", "no replica runs; the next request starts one")
     if said.phase in {"Ready", "Degraded"}:
         return Condition("Ready", True, said.phase, said.reason)
+    if said.phase == "Pending" and model.child_refused:
+        return Condition("Ready", False, CHILD_REFUSED, model.child_refused)
     failure = model.failure
     message = failure.message if failure else said.reason
     return Condition("Ready", False, failure.reason if failure else said.phase, message)
 
 
 def _scaled(model: Model) -> Condition:
+    if model.child_refused:
+        return Condition("Scaled", False, CHILD_REFUSED, model.child_refused)
     if model.replicas is None or model.scaling is None:
         return Condition("Scaled", None, "NotObserved", "the Deployment has not been seen yet")
     reason = "Override" if model.reason.startswith("override") else "Demand"

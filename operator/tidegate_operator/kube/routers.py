@@ -9,8 +9,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+import structlog
+
 from tidegate_operator import demand
 from tidegate_runtime.contract.links import DemandLine
+
+log = structlog.get_logger()
 
 Object = Mapping[str, Any]
 
@@ -59,7 +63,13 @@ class Routers:
                 self._links[name] = (url, asyncio.ensure_future(self._follow(name, url)))
 
     async def _follow(self, name: str, url: str) -> None:
-        await demand.follow(url, self._token, lambda line: self._heard(name, line))
+        """A link for as long as it is wanted: a fault in one is told, and it begins again."""
+        while True:
+            try:
+                await demand.follow(url, self._token, lambda line: self._heard(name, line))
+            except Exception:  # the link's boundary: a router unheard would stop every scaling down
+                log.exception("link_failed", router=name)
+            await asyncio.sleep(1.0)
 
     def close(self) -> None:
         """Ends every link."""

@@ -113,7 +113,11 @@ class Watching:
 
 
 def _of(kind: str, child: Callable[[str, Object, bool], None]) -> Told:
+    root = COLLECTIONS[kind][0]
+    version = root.removeprefix("/apis/").removeprefix("/api/")
+
     def tell(obj: Object, deleted: bool) -> None:
-        child(kind, obj, deleted)
+        # What comes in a list does not say what it is; what comes by a watch does.
+        child(kind, {**obj, "apiVersion": version, "kind": kind}, deleted)
 
     return tell

@@ -106,9 +106,11 @@ def model(obj: Object, namespaces: Mapping[str, Mapping[str, str]]) -> ModelView
     made = ModelDeployment(metadata=Metadata(name=name, namespace=namespace), spec=spec)
     verdict = condition(obj, "Valid")
     start_id, failure = _start(obj)
+    known = view_of(made, seconds(metadata.get("creationTimestamp")))
     return msgspec.structs.replace(
-        view_of(made, seconds(metadata.get("creationTimestamp"))),
+        known,
         owner=mine,
+        visibility=known.visibility if verdict else "Private",  # whether it may be Public
         valid=verdict is None or verdict.get("status") != "False" or _lost_a_name(verdict),
         suspend=spec.suspend or bool(metadata.get("deletionTimestamp")),
         start_id=start_id,

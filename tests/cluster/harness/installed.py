@@ -29,7 +29,12 @@ VALUES: dict[str, Any] = {
     "profiles": {
         "cpu": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "8Gi"}},
     },
-    "policy": {"public": ["platform"], "images": [], "prices": ["*"], "env": []},
+    "policy": {
+        "public": ["platform"],
+        "images": ["builder"],
+        "prices": ["*"],
+        "env": ["builder"],
+    },
 }
 
 
@@ -206,13 +211,20 @@ def install(cluster: Cluster, names: dict[str, str], *flags: str) -> None:
 
 @contextmanager
 def platform(cluster: Cluster) -> Iterator[Platform]:
-    """The platform that is installed, reached by port forwards."""
+    """The platform that is installed: by its Services' own addresses on a cluster of ours, which
+    outlive a pod and an API server; by port forwards on any other."""
+    services = (("tidegate-router", 8080), ("tidegate-billing", 8081))
     with ExitStack() as stack:
-        ports = [
-            stack.enter_context(kubectl.port_forward(cluster, f"svc/{name}", port, SYSTEM))
-            for name, port in (("tidegate-router", 8080), ("tidegate-billing", 8081))
-        ]
-        yield Platform(cluster, *(f"http://127.0.0.1:{port}" for port in ports))
+        if cluster.folder is None:
+            ports = [
+                stack.enter_context(kubectl.port_forward(cluster, f"svc/{name}", port, SYSTEM))
+                for name, port in services
+            ]
+            hosts = [f"127.0.0.1:{port}" for port in ports]
+        else:
+            found = [(get(cluster, "service", name, SYSTEM) or {}, port) for name, port in services]
+            hosts = [f"{one['spec']['clusterIP']}:{port}" for one, port in found]
+        yield Platform(cluster, *(f"http://{host}" for host in hosts))
 
 
 def uninstall(cluster: Cluster) -> None:

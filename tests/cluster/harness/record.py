@@ -124,6 +124,19 @@ def write(folder: Path, record: Record) -> None:
     fresh.replace(folder / NAME)
 
 
+def _passed_on() -> list[int]:
+    """What this process was given open by its own parent, a lock for example: not to be kept open
+    by a process that outlives us both."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                found.append(int(name))
+        except OSError:
+            continue  # the listing's own
+    return found
+
+
 class Book:
     """The record while a cluster is brought up: whatever is about to be made is entered first."""
 
@@ -175,6 +188,7 @@ class Book:
                 (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o644),
                 (os.POSIX_SPAWN_DUP2, 1, 2),
+                *((os.POSIX_SPAWN_CLOSE, fd) for fd in _passed_on()),
             ],
             setsid=True,
         )

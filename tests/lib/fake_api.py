@@ -1,0 +1,163 @@
+"""The small API server, made writable: what an operator asks of one, discovery included.
+
+Objects live in their cluster-wide collection, whichever path they are written by. A merge patch and
+an apply both merge; `scale` is a Deployment's count. Nothing runs: there are no controllers.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from fake_kube import FakeKube, Object, _status
+
+MODELS = "/apis/tidegate.dev/v1alpha1/modeldeployments"
+DEPLOYMENTS = "/apis/apps/v1/deployments"
+NAMESPACES = "/api/v1/namespaces"
+LEASES = "/apis/coordination.k8s.io/v1/leases"
+SLICES = "/apis/discovery.k8s.io/v1/namespaces/system/endpointslices"
+_SERVED = {
+    "/api/v1": (
+        "namespaces", "pods", "secrets", "configmaps", "services", "serviceaccounts",
+        "persistentvolumeclaims", "events",
+    ),
+    "/apis/apps/v1": ("deployments",),
+    "/apis/networking.k8s.io/v1": ("networkpolicies",),
+    "/apis/policy/v1": ("poddisruptionbudgets",),
+    "/apis/coordination.k8s.io/v1": ("leases",),
+    "/apis/apiextensions.k8s.io/v1": ("customresourcedefinitions",),
+}  # fmt: skip
+_PLACE = re.compile(
+    r"(?P<root>/api/v1|/apis/[^/]+/[^/]+)/namespaces/(?P<space>[^/]+)/(?P<plural>[^/]+)"
+    r"(?:/(?P<name>[^/]+))?(?:/(?P<part>status|scale))?"
+)
+
+
+class FakeApi(FakeKube):
+    """`writes`: (method, path) of every write. `conflicts`: writes to answer 409 from now on."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.writes: list[tuple[str, str]] = []
+        self.conflicts = 0
+        for root, plurals in _SERVED.items():
+            for plural in plurals:
+                self.serve(f"{root}/{plural}")
+        self.serve(SLICES)
+        self.store(NAMESPACES, {"metadata": {"name": "team", "labels": {}}})
+
+    def _write_kubeconfig(self, port: int) -> None:
+        super()._write_kubeconfig(port)
+        place = Path(self.kubeconfig)  # kopf reads no tokenFile
+        config = yaml.safe_load(place.read_text())
+        config["users"][0]["user"] = {"token": "first"}
+        place.write_text(yaml.safe_dump(config))
+
+    def define(self) -> None:
+        """Create the definition of ModelDeployments."""
+        self.serve(MODELS)
+        self.store(
+            "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+            {
+                "metadata": {"name": "modeldeployments.tidegate.dev"},
+                "spec": {"group": "tidegate.dev"},
+            },
+        )
+
+    def find(self, path: str, name: str, namespace: str = "team") -> Object | None:
+        """An object."""
+        return self._objects.get(path, {}).get((namespace, name))
+
+    async def _answer(self, request: Request) -> Response:
+        path = request.url.path
+        if request.method == "GET" and (told := self._discovery(path)) is not None:
+            return JSONResponse(told)
+        place = _PLACE.fullmatch(path)
+        if request.method != "GET" and place is not None:
+            return await self._write(request, place)
+        if request.method == "GET" and place is not None and place["name"]:
+            collection = f"{place['root']}/{place['plural']}"
+            found = self.find(collection, place["name"], place["space"])
+            return JSONResponse(found) if found else _status(404, "not found")
+        return await super()._answer(request)
+
+    def _list(self, path: str, query: dict[str, str]) -> Response:
+        listed = json.loads(bytes(super()._list(path, {"limit": "500", **query}).body))
+        # As a real one: built-in objects in a list do not say what they are, custom ones do.
+        for one in listed["items"] if path != MODELS else ():
+            one.pop("kind", None)
+            one.pop("apiVersion", None)
+        return JSONResponse(listed)
+
+    def _discovery(self, path: str) -> Object | None:
+        served = dict(_SERVED)
+        if MODELS in self._objects:
+            served["/apis/tidegate.dev/v1alpha1"] = ("modeldeployments",)
+        if path == "/api":
+            return {"versions": ["v1"]}
+        if path == "/apis":
+            return {"groups": [_group(root) for root in served if root != "/api/v1"]}
+        if path in served:
+            return {"resources": [_resource(plural) for plural in served[path]]}
+        return {"major": "1", "minor": "34"} if path == "/version" else None
+
+    async def _write(self, request: Request, place: "re.Match[str]") -> Response:
+        self.writes.append((request.method, request.url.path))
+        if self.conflicts:
+            self.conflicts -= 1
+            return _status(409, "the object has been modified")
+        body: Object = await request.json() if request.method != "DELETE" else {}
+        collection, space = f"{place['root']}/{place['plural']}", place["space"]
+        name = place["name"] or body["metadata"]["name"]
+        known = self.find(collection, name, space)
+        if request.method == "DELETE":
+            self.remove(collection, name, space)
+            return JSONResponse({})
+        apply = "apply" in request.headers.get("content-type", "")
+        if known is None and request.method == "PATCH" and not apply:
+            return _status(404, "not found")
+        if request.method == "PUT" and known is not None and _version(known) != _version(body):
+            return _status(409, "the object has been modified")
+        made = body if known is None or request.method == "PUT" else _merged(known, body)
+        made["metadata"] |= {"name": name, "namespace": space}
+        made["metadata"].setdefault("uid", f"uid-{self.version}")
+        if made != known:
+            self.store(collection, made)
+        return JSONResponse(self.find(collection, name, space))
+
+
+def _version(one: Object) -> str:
+    return str(one["metadata"].get("resourceVersion", ""))
+
+
+def _merged(one: Any, change: Any) -> Any:
+    if not isinstance(one, dict) or not isinstance(change, dict):
+        return change
+    made = dict(one)
+    for key, value in change.items():
+        if value is None:
+            made.pop(key, None)
+        else:
+            made[key] = _merged(made.get(key), value)
+    return made
+
+
+def _group(root: str) -> Object:
+    _, _, group, version = root.split("/")
+    here = {"groupVersion": f"{group}/{version}", "version": version}
+    return {"name": group, "versions": [here], "preferredVersion": here}
+
+
+def _resource(plural: str) -> Object:
+    kinds = {"modeldeployments": "ModelDeployment", "namespaces": "Namespace"}
+    return {
+        "name": plural,
+        "singularName": plural[:-1],
+        "kind": kinds.get(plural, plural.capitalize()),
+        "namespaced": plural not in {"namespaces", "customresourcedefinitions"},
+        "verbs": ["get", "list", "watch", "patch", "create", "delete", "update"],
+    }
