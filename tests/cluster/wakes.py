@@ -57,11 +57,13 @@ def spread(seconds: Iterable[float]) -> Spread:
 
 @dataclass
 class Report:
-    """What came of a run. `figures` by name, in the order of a wake; `wrong`: what went wrong."""
+    """What came of a run. `figures` by name, in the order of a wake; `wrong`: what went wrong;
+    `rows`: every wake's own durations in seconds, and when it was asked."""
 
     wakes: int
     figures: dict[str, Spread] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
 
     def judged(self) -> dict[str, str]:
         """Each goal's verdict, in words."""
@@ -84,7 +86,7 @@ class Report:
         figures = {name: one._asdict() for name, one in self.figures.items()}
         return {
             "wakes": self.wakes, "unit": "ms", "figures": figures, "goals": self.judged(),
-            "wrong": self.wrong,
+            "wrong": self.wrong, "rows": self.rows,
         }  # fmt: skip
 
     def as_text(self) -> str:
@@ -162,45 +164,51 @@ class Run:
     plain: list[Scaled] = field(default_factory=list)
 
 
+def durations(
+    wake: Woken, told: dict[str, list[dict[str, Any]]], events: Sequence[Event]
+) -> dict[str, float | None]:
+    """One wake's, by name and in their order, in seconds; None: not known."""
+    asked, opened = wake.asked, max(wake.able, wake.pod.addressed)
+    name, span = f"{SPACE}/{asked.model}", (asked.sent, asked.first)
+    write = _within(told["scale_writes"], name, "held_since", span)
+    start = _within(told["cold_starts"], name, "held_at", span)
+    found = {
+        "sent_to_held": write["held_since"] - asked.sent if write else None,
+        "held_to_written": write["at"] - write["held_since"] if write else None,
+        "written_to_created": to_creation(events, f"mdep-{asked.model}", *span),
+        "created_to_able": wake.able - wake.pod.seen,
+        "able_to_addressed": max(0.0, wake.pod.addressed - wake.able),
+        "open_to_answered": start["answered_at"] - opened if start else None,
+        "answered_to_forwarded": start["forwarded_at"] - start["answered_at"] if start else None,
+        "open_to_first_byte": asked.first - opened,
+        "sent_to_first_byte": asked.first - asked.sent,
+    }
+    if not events:  # no audit log: not our cluster
+        del found["written_to_created"]
+    return found
+
+
 def figures(run: Run, told: dict[str, list[dict[str, Any]]], events: Sequence[Event]) -> Report:
     """All durations of the wakes that were answered."""
     report = Report(len(run.woken))
-    rows: dict[str, list[float]] = {}
-
-    def note(name: str, seconds: float | None) -> None:
-        rows.setdefault(name, [])
-        if seconds is not None:
-            rows[name].append(seconds)
-
+    columns: dict[str, list[float | None]] = {}
     for wake in run.woken:
-        asked, able = wake.asked, wake.able
-        if asked.error:
-            report.wrong.append(f"{asked.model}: {asked.error}")
+        if wake.asked.error:
+            report.wrong.append(f"{wake.asked.model}: {wake.asked.error}")
             continue
-        name, span = f"{SPACE}/{asked.model}", (asked.sent, asked.first)
-        write = _within(told["scale_writes"], name, "held_since", span)
-        start = _within(told["cold_starts"], name, "held_at", span)
-        opened = max(able, wake.pod.addressed)
-        note("sent_to_held", write["held_since"] - asked.sent if write else None)
-        note("held_to_written", write["at"] - write["held_since"] if write else None)
-        if events:
-            note("written_to_created", to_creation(events, f"mdep-{asked.model}", *span))
-        note("created_to_able", able - wake.pod.seen if able else None)
-        note("able_to_addressed", max(0.0, wake.pod.addressed - able) if able else None)
-        note("open_to_answered", start["answered_at"] - opened if start else None)
-        forwarded = start["forwarded_at"] - start["answered_at"] if start else None
-        note("answered_to_forwarded", forwarded)
-        note("open_to_first_byte", asked.first - opened if able else None)
-        note("sent_to_first_byte", asked.first - asked.sent)
-    for scaled in run.plain if events else ():
-        span = (scaled.begun, scaled.seen + 1.0)
-        note("plain_written_to_created", to_creation(events, PLAIN, *span))
-    report.figures = {name: spread(values) for name, values in rows.items()}
-    answered = sum(not wake.asked.error for wake in run.woken)
-    for name, one in report.figures.items():
-        wanted = len(run.plain) if name.startswith("plain") else answered
-        if one.n != wanted:
-            report.wrong.append(f"{name}: {one.n} of {wanted} are known")
+        found = durations(wake, told, events)
+        report.rows.append({"model": wake.asked.model, "sent": wake.asked.sent, **found})
+        for name, value in found.items():
+            columns.setdefault(name, []).append(value)
+    if events:
+        columns["plain_written_to_created"] = [
+            to_creation(events, PLAIN, scaled.begun, scaled.seen + 1.0) for scaled in run.plain
+        ]
+    for name, values in columns.items():
+        known = [value for value in values if value is not None]
+        report.figures[name] = spread(known)
+        if len(known) != len(values):
+            report.wrong.append(f"{name}: {len(known)} of {len(values)} are known")
     return report
 
 

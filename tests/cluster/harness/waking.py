@@ -149,13 +149,18 @@ def ask(gateway: str, key: str, model: str) -> Asked:
 
 
 def able(api: httpx.Client, space: str, pod: str) -> float:
-    """When the engine said that it was ready, from its log; 0 where it did not."""
-    answer = api.get(f"/api/v1/namespaces/{space}/pods/{pod}/log", params={"container": "engine"})
-    for line in answer.text.splitlines():
-        said = json.loads(line) if line.startswith("{") else {}
-        if said.get("event") == "ready":
-            return float(said["at"])
-    return 0.0
+    """When the engine said that it was ready, from its log. Raises TimeoutError where it did not."""
+    path = f"/api/v1/namespaces/{space}/pods/{pod}/log"
+
+    def look() -> float:
+        for line in api.get(path, params={"container": "engine"}).text.splitlines():
+            said = json.loads(line) if line.startswith("{") else {}
+            if said.get("event") == "ready":
+                return float(said["at"])
+        return 0.0
+
+    # A line reaches the log's file after the engine has gone on.
+    return kubectl.wait_for(look, f"the log of {pod}", 5)
 
 
 class Plant:
@@ -210,7 +215,7 @@ class Plant:
         with pods.lock:
             mine = pods.of(model)
         pod = mine[-1] if mine else Pod("", model, 0.0)
-        return Woken(asked, pod, able(api, self.space, pod.name) if mine else 0.0)
+        return Woken(asked, pod, 0.0 if asked.error else able(api, self.space, pod.name))
 
     def scale(self, pods: Pods) -> Scaled:
         """Scale the bare Deployment up by kubectl, and down again when its pod is there."""
@@ -222,6 +227,8 @@ class Plant:
         # An address first: a pod that is ended in the middle of its start costs more than one run.
         pods.wait(lambda: any(pod.addressed for pod in pods.of(PLAIN)), "its address")
         self._kubectl_scale(0)
+        # The next wake is not to pay for this pod's end: no wake's pod ends while this one begins.
+        pods.wait(lambda: not pods.of(PLAIN), "no pod of the bare Deployment")
         return Scaled(begun, seen)
 
     def _kubectl_scale(self, replicas: int) -> None:
