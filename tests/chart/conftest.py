@@ -117,7 +117,7 @@ def _program() -> Path:
         sys.path.insert(0, cluster)
     from harness import tools
 
-    return tools.build().helm / "helm"
+    return tools.helm()
 
 
 @pytest.fixture(scope="session")

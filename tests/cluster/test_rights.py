@@ -61,8 +61,10 @@ def test_an_orphan_of_any_kind_is_removed(tidegate: Platform, space: str) -> Non
 
 
 def test_a_cache_has_a_claim(tidegate: Platform, space: str) -> None:
-    cached = {"uri": "sim://cached", "cache": {"size": "1Gi"}}
-    apply(tidegate.cluster, model("cached", space, model=cached))
+    # Only what is fetched is kept; nothing is, for the model stays at zero.
+    weights = {"uri": "hf://nobody/nothing", "cache": {"size": "1Gi"}}
+    engine = {"type": "vllm", "args": []}
+    apply(tidegate.cluster, model("cached", space, model=weights, engine=engine))
     claim = wait_for(
         lambda: get(tidegate.cluster, "pvc", "mdep-cached-cache", space), "the claim", 30
     )

@@ -2,7 +2,8 @@
 
 What is ours and what is Kubernetes' is told apart:
 
-    held -> written      a request waits at a router until the scale write is acknowledged
+    held -> received     a request waits at a router until the API server has the scale write
+    held -> written      until the write is acknowledged
     written -> created   until the pod exists, beside the same of a plain `kubectl scale`
     able -> addressed    the engine can answer, and the kubelet has not published its address yet
     open -> first byte   the engine can answer and can be reached, until the client has the first byte
@@ -140,16 +141,24 @@ def creations(log: Path, start: int) -> list[Event]:
     return sorted(found, key=lambda event: event.at)
 
 
-def to_creation(events: Sequence[Event], name: str, begun: float, ended: float) -> float | None:
-    """From the first scale write to a Deployment in a span of time to the next pod's creation."""
-    written = 0.0
+class Created(NamedTuple):
+    """A scale write as the API server received and answered it, and the pod's creation after it."""
+
+    received: float
+    written: float
+    created: float
+
+
+def creation(events: Sequence[Event], name: str, begun: float, ended: float) -> Created | None:
+    """The first scale write to a Deployment in a span of time, and the next pod's creation."""
+    write: Event | None = None
     for event in events:
         if not begun <= event.at <= ended:
             continue
         if event.about.subresource == "scale" and event.about.name == name:
-            written = written or event.at
-        elif written and event.about.resource == "pods":
-            return event.at - written
+            write = write or event
+        elif write and event.about.resource == "pods":
+            return Created(write.received, write.at, event.at)
     return None
 
 
@@ -172,10 +181,12 @@ def durations(
     name, span = f"{SPACE}/{asked.model}", (asked.sent, asked.first)
     write = _within(told["scale_writes"], name, "held_since", span)
     start = _within(told["cold_starts"], name, "held_at", span)
+    made = creation(events, f"mdep-{asked.model}", *span)
     found = {
         "sent_to_held": write["held_since"] - asked.sent if write else None,
+        "held_to_received": made.received - write["held_since"] if made and write else None,
         "held_to_written": write["at"] - write["held_since"] if write else None,
-        "written_to_created": to_creation(events, f"mdep-{asked.model}", *span),
+        "written_to_created": made.created - made.written if made else None,
         "created_to_able": wake.able - wake.pod.seen,
         "able_to_addressed": max(0.0, wake.pod.addressed - wake.able),
         "open_to_answered": start["answered_at"] - opened if start else None,
@@ -184,7 +195,7 @@ def durations(
         "sent_to_first_byte": asked.first - asked.sent,
     }
     if not events:  # no audit log: not our cluster
-        del found["written_to_created"]
+        del found["held_to_received"], found["written_to_created"]
     return found
 
 
@@ -201,8 +212,9 @@ def figures(run: Run, told: dict[str, list[dict[str, Any]]], events: Sequence[Ev
         for name, value in found.items():
             columns.setdefault(name, []).append(value)
     if events:
+        plain = [creation(events, PLAIN, one.begun, one.seen + 1.0) for one in run.plain]
         columns["plain_written_to_created"] = [
-            to_creation(events, PLAIN, scaled.begun, scaled.seen + 1.0) for scaled in run.plain
+            made.created - made.written if made else None for made in plain
         ]
     for name, values in columns.items():
         known = [value for value in values if value is not None]
@@ -287,10 +299,12 @@ def platform(routers: int, operators: int) -> Iterator[Platform]:
         outside = clusters.outside(given) if given else None
         cluster = outside or stack.enter_context(clusters.held())
         names = installed.load_images(cluster, vllm=False)
-        flags = (f"--set=router.replicas={routers}", f"--set=operator.replicas={operators}")
+        counts = (f"--set=router.replicas={routers}", f"--set=operator.replicas={operators}")
+        # Whoever has counted them by hand before, as tests of faults do, owns the counts.
+        force = "--force-conflicts"
         if outside is not None:  # as it is installed for tests
-            stack.callback(installed.install, cluster, names)
-        installed.install(cluster, names, *flags)
+            stack.callback(installed.install, cluster, names, force)
+        installed.install(cluster, names, force, *counts)
         yield stack.enter_context(installed.platform(cluster))
 
 

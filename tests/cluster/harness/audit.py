@@ -35,7 +35,7 @@ class Status(msgspec.Struct, frozen=True):
 
 
 class Event(msgspec.Struct, frozen=True, rename="camel"):
-    """One request. `stage_timestamp` has microseconds."""
+    """One request. The time stamps have microseconds."""
 
     verb: str
     user: User
@@ -43,6 +43,7 @@ class Event(msgspec.Struct, frozen=True, rename="camel"):
     object_ref: Reference | None = None
     response_status: Status = Status()
     request_uri: str = msgspec.field(name="requestURI", default="")
+    request_received_timestamp: str = ""
     stage_timestamp: str = ""
     annotations: dict[str, str] = {}
 
@@ -55,6 +56,11 @@ class Event(msgspec.Struct, frozen=True, rename="camel"):
     def at(self) -> float:
         """When the answer was ready, in seconds since the epoch."""
         return datetime.fromisoformat(self.stage_timestamp).timestamp()
+
+    @property
+    def received(self) -> float:
+        """When the request had come, in seconds since the epoch."""
+        return datetime.fromisoformat(self.request_received_timestamp).timestamp()
 
     @property
     def right(self) -> tuple[str, str, str]:

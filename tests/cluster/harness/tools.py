@@ -151,3 +151,9 @@ def build() -> Tools:
     """Every program, from the cache or built now. Raises CommandFailed with the compiler's words."""
     with locked(cache() / "lock", "the build of the cluster's programs"):
         return Tools(**{name: _build(name) for name in ("kubernetes", "etcd", "coredns", "helm")})
+
+
+def helm() -> Path:
+    """Helm alone, for who renders a chart and needs no cluster."""
+    with locked(cache() / "lock", "the build of the cluster's programs"):
+        return _build("helm") / "helm"
