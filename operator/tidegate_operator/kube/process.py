@@ -7,6 +7,7 @@ meanwhile.
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 import sys
@@ -32,6 +33,8 @@ from tidegate_operator.kube.watching import Watching
 from tidegate_operator.local.billing import Billing
 from tidegate_operator.local.ops import server
 from tidegate_operator.platform import InvalidPlatform, Platform
+from tidegate_runtime.contract import resource
+from tidegate_runtime.contract.schema import API_VERSION, KIND
 
 log = structlog.get_logger()
 
@@ -96,6 +99,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 async def _run(chosen: Settings) -> int:
     """Until told to stop: 0. Until a job failed: 1."""
     failed: list[BaseException] = []
+    _warm()
     async with contextlib.AsyncExitStack() as stack:
         stop = asyncio.Event()
         handlers.take_signals(stop)
@@ -113,6 +117,24 @@ async def _run(chosen: Settings) -> int:
         for task in tasks:
             task.cancel()
     return 1 if failed else 0
+
+
+def _warm() -> None:
+    """Load what judging takes before anybody waits, and keep the collector off what stays.
+
+    A full collection goes through 100,000 objects of libraries and takes 40 ms and more, in which
+    no wake is written."""
+    model = {"uri": "sim://warm"}
+    resource.judge(
+        {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": {"name": "warm"},
+            "spec": {"model": model, "engine": {"type": "sim"}},
+        }
+    )
+    gc.collect()
+    gc.freeze()
 
 
 def _jobs(

@@ -175,6 +175,8 @@ class Plant:
         )
         kubectl.wait_for(lambda: self._idle() >= set(names), f"{len(names)} models Idle", 120)
         kubectl.apply(cluster, self._bare(names[0]))
+        # Nor is the first wake to wait in Kubernetes' queue behind what was made just now.
+        kubectl.wait_for(lambda: self._seen() == len(names) + 1, "all Deployments seen", 120)
         # Within the cluster, any router takes it; a forward leads to one router only.
         self.gateway = tidegate.gateway
         if cluster.folder is not None:
@@ -187,6 +189,14 @@ class Plant:
         return {
             one["metadata"]["name"] for one in found if one.get("status", {}).get("phase") == "Idle"
         }
+
+    def _seen(self) -> int:
+        """Deployments that Kubernetes' controller has dealt with."""
+        found = kubectl.items(self.tidegate.cluster, "deployments", self.space)
+        return sum(
+            one.get("status", {}).get("observedGeneration") == one["metadata"]["generation"]
+            for one in found
+        )
 
     def _bare(self, model: str) -> dict[str, Any]:
         """The pods of a model under a Deployment that nobody but Kubernetes looks after."""
