@@ -3,7 +3,8 @@
 What is ours and what is Kubernetes' is told apart:
 
     held -> received     a request waits at a router until the API server has the scale write
-    held -> written      until the write is acknowledged
+    received -> answered the API server's own share of the write
+    held -> written      until the operator has its acknowledgement
     written -> created   until the pod exists, beside the same of a plain `kubectl scale`
     able -> addressed    the engine can answer, and the kubelet has not published its address yet
     open -> first byte   the engine can answer and can be reached, until the client has the first byte
@@ -185,6 +186,7 @@ def durations(
     found = {
         "sent_to_held": write["held_since"] - asked.sent if write else None,
         "held_to_received": made.received - write["held_since"] if made and write else None,
+        "received_to_answered": made.written - made.received if made else None,
         "held_to_written": write["at"] - write["held_since"] if write else None,
         "written_to_created": made.created - made.written if made else None,
         "created_to_able": wake.able - wake.pod.seen,
@@ -195,7 +197,8 @@ def durations(
         "sent_to_first_byte": asked.first - asked.sent,
     }
     if not events:  # no audit log: not our cluster
-        del found["held_to_received"], found["written_to_created"]
+        for figure in ("held_to_received", "received_to_answered", "written_to_created"):
+            del found[figure]
     return found
 
 
@@ -213,9 +216,10 @@ def figures(run: Run, told: dict[str, list[dict[str, Any]]], events: Sequence[Ev
             columns.setdefault(name, []).append(value)
     if events:
         plain = [creation(events, PLAIN, one.begun, one.seen + 1.0) for one in run.plain]
-        columns["plain_written_to_created"] = [
-            made.created - made.written if made else None for made in plain
+        columns["plain_received_to_answered"] = [
+            m.written - m.received if m else None for m in plain
         ]
+        columns["plain_written_to_created"] = [m.created - m.written if m else None for m in plain]
     for name, values in columns.items():
         known = [value for value in values if value is not None]
         report.figures[name] = spread(known)
