@@ -12,9 +12,10 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 import aiohttp
-from kubernetes.aio import client, config
+from kubernetes.aio import client
 
 from tidegate_runtime.contract.cluster import FIELD_MANAGER
+from tidegate_runtime.kube import api as links
 
 APPLY: Final = "application/apply-patch+yaml"
 MERGE: Final = "application/merge-patch+json"
@@ -39,15 +40,13 @@ class ApiError(Exception):
 
 
 async def connect() -> client.ApiClient:
-    """A client with the pod's service account, or with what `KUBECONFIG` names.
+    """A client with what `KUBECONFIG` names, else the pod's service account, else the user's file.
 
-    Raises config.ConfigException where there is neither."""
-    made = client.Configuration()
-    if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
-        config.load_incluster_config(client_configuration=made)
-    else:
-        await config.load_kube_config(client_configuration=made)
-    return client.ApiClient(configuration=made)
+    Raises config.ConfigException where there is none of them."""
+    in_a_pod = "KUBERNETES_SERVICE_HOST" in os.environ
+    file = os.environ.get("KUBECONFIG", "" if in_a_pod else "~/.kube/config")
+    made: client.ApiClient = await links.connect(file)
+    return made
 
 
 class Api:

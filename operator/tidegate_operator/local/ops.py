@@ -8,7 +8,7 @@ time. Nothing here decides anything.
 import contextlib
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import uvicorn
@@ -21,7 +21,20 @@ from tidegate_billing.links import EngineCounters
 from tidegate_operator.local.world import World
 
 
-class Source(Protocol):
+class Told(Protocol):
+    """What an operator tells wherever it runs."""
+
+    async def counters(self) -> list[EngineCounters]:
+        """Counters of running engines, read now."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per model."""
+
+    def metrics(self) -> str:
+        """Prometheus text."""
+
+
+class Source(Told, Protocol):
     """What the port tells."""
 
     @property
@@ -32,64 +45,70 @@ class Source(Protocol):
     def ready(self) -> bool:
         """Whether the platform serves."""
 
-    async def counters(self) -> list[EngineCounters]:
-        """Counters of running engines, read now."""
-
-    def rows(self) -> list[dict[str, object]]:
-        """One row per model."""
-
     def cold_starts(self) -> list[dict[str, object]]:
         """One row per finished cold start, oldest first."""
-
-    def metrics(self) -> str:
-        """Prometheus text."""
 
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def application(source: Source, *, internal: str, admin: str) -> Starlette:
-    """The port's routes."""
+def basics(told: Told, missing: Callable[[], str], *, internal: str) -> list[Route]:
+    """The routes of any operator: probes, metrics, live counters. `missing`: what it still waits
+    for, in a few words; empty once it is ready."""
 
     async def livez(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> Response:
-        return PlainTextResponse(
-            "ok\n" if source.ready else "starting\n", 200 if source.ready else 503
-        )
+        waiting = missing()
+        return PlainTextResponse(f"{waiting or 'ok'}\n", 503 if waiting else 200)
 
     async def metrics(_: Request) -> Response:
-        return PlainTextResponse(source.metrics(), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(told.metrics(), media_type="text/plain; version=0.0.4")
+
+    async def counters(_: Request) -> Response:
+        content = msgspec.json.encode(await told.counters())
+        return Response(content, media_type="application/json")
+
+    return [
+        Route("/livez", livez),
+        Route("/readyz", readyz),
+        Route("/metrics", metrics),
+        Route("/internal/counters", guarded(internal, counters)),
+    ]
+
+
+def models(told: Told) -> Handler:
+    """One row per model."""
+
+    async def rows(_: Request) -> Response:
+        return JSONResponse({"data": told.rows()})
+
+    return rows
+
+
+def application(source: Source, *, internal: str, admin: str) -> Starlette:
+    """The port's routes."""
 
     async def world(_: Request) -> Response:
         lines: AsyncIterator[bytes] = source.world.lines()
         return StreamingResponse(lines, media_type="application/x-ndjson")
-
-    async def counters(_: Request) -> Response:
-        content = msgspec.json.encode(await source.counters())
-        return Response(content, media_type="application/json")
-
-    async def models(_: Request) -> Response:
-        return JSONResponse({"data": source.rows()})
 
     async def cold_starts(_: Request) -> Response:
         return JSONResponse({"data": source.cold_starts()})
 
     return Starlette(
         routes=[
-            Route("/livez", livez),
-            Route("/readyz", readyz),
-            Route("/metrics", metrics),
+            *basics(source, lambda: "" if source.ready else "starting", internal=internal),
             Route("/internal/world", guarded(internal, world)),
-            Route("/internal/counters", guarded(internal, counters)),
-            Route("/api/v1/models", guarded(admin, models)),
+            Route("/api/v1/models", guarded(admin, models(source))),
             Route("/api/v1/cold-starts", guarded(admin, cold_starts)),
         ]
     )
 
 
 def guarded(token: str, handler: Handler) -> Handler:
+    """`handler` for who carries the token; 401 for everybody else."""
     wanted = f"Bearer {token}".encode()
 
     async def checked(request: Request) -> Response:

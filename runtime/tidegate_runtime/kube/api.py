@@ -75,7 +75,7 @@ class Api:
         self, path: str, query: Mapping[str, str], silence: float
     ) -> aiohttp.ClientResponse:
         if self._client is None:
-            self._client = await _connect(self._kubeconfig)
+            self._client = await connect(self._kubeconfig)
         made = self._client
         # Identity: to inflate a megabyte of pods would hold up the requests on this loop.
         headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": AGENT}
@@ -99,7 +99,10 @@ class Api:
             await made.close()
 
 
-async def _connect(kubeconfig: str) -> Any:
+async def connect(kubeconfig: str) -> Any:
+    """A new `kubernetes.aio` client: of the pod's service account, or of the file `kubeconfig`.
+
+    Raises config.ConfigException where there is neither."""
     settings = client.Configuration()
     if kubeconfig:
         await config.load_kube_config(
