@@ -285,8 +285,7 @@ def test_poisoned_resources_delay_no_other(tidegate: Platform) -> None:
 
 
 def test_what_an_engine_has_read_rolls_its_pods(tidegate: Platform, space: str) -> None:
-    """A changed Secret of the tenant's is noticed when its resource is looked at: every 600 s, or
-    when anything about it changes, as here a label."""
+    """Arguments, variables, and a Secret of the tenant's; not prices, nor bounds of scaling."""
     token = {
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "token", "namespace": space},
         "stringData": {"value": "one"},
@@ -326,7 +325,6 @@ def test_what_an_engine_has_read_rolls_its_pods(tidegate: Platform, space: str) 
     change(tidegate, space, "rolls", engine={"env": [*env, {"name": "TZ", "value": "UTC"}]})
     pod = rolled("another variable")
     patch(tidegate, space, "secret", "token", {"stringData": {"value": "two"}})
-    tidegate.kubectl("-n", space, "label", "mdep", "rolls", "touched=1")
     pod = rolled("another secret")
     tidegate.kubectl("-n", space, "delete", "mdep", "rolls")
 

@@ -10,29 +10,60 @@ from tidegate_operator.kube.model import Model
 from tidegate_operator.kube.report import Priced
 from tidegate_operator.kube.verdict import Verdict
 from tidegate_runtime.contract import cluster
+from tidegate_runtime.contract import resource as resources
 
 QUOTA = "services is forbidden: exceeded quota: none"
 
 
-def public(*conditions: dict[str, str]) -> dict[str, Any]:
+def resource(wanted: str, **status: Any) -> dict[str, Any]:
     return {
+        "apiVersion": "tidegate.dev/v1alpha1",
+        "kind": "ModelDeployment",
         "metadata": {"namespace": "a", "name": "m", "uid": "1"},
         "spec": {
             "model": {"uri": "sim://m"},
             "engine": {"type": "sim"},
-            "access": {"visibility": "Public", "tenants": ["b"]},
+            "access": {"visibility": wanted, "tenants": ["b"]},
         },
-        "status": {"conditions": list(conditions)},
+        "status": status,
     }
 
 
-def test_nobody_sees_a_public_model_before_the_policy_has_been_asked() -> None:
-    unjudged = cluster.model(public(), {})
-    assert (unjudged.visibility, unjudged.tenants, unjudged.valid) == ("Private", ["b"], True)
-    judged = cluster.model(public({"type": "Valid", "status": "True", "reason": "Valid"}), {})
-    assert judged.visibility == "Public"
+def public(*conditions: dict[str, str]) -> dict[str, Any]:
+    return resource("Public", conditions=list(conditions))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "judged", "seen"),
+    [
+        ("Public", {}, "Private"),
+        ("Public", {"visibility": "Private"}, "Private"),
+        ("Public", {"visibility": "Public"}, "Public"),
+        ("Private", {"visibility": "Public"}, "Private"),
+        ("Private", {}, "Private"),
+    ],
+    ids=["not judged", "edited to Public", "judged Public", "edited to Private", "private"],
+)
+def test_public_holds_once_it_was_judged_and_private_at_once(
+    wanted: str, judged: dict[str, str], seen: str
+) -> None:
+    view = cluster.model(resource(wanted, **judged), {})
+    assert (view.visibility, view.tenants, view.valid) == (seen, ["b"], True)
+
+
+def test_what_the_policy_refused_serves_nobody() -> None:
     refusal = {"type": "Valid", "status": "False", "reason": "PolicyRefused"}
     assert not cluster.model(public(refusal), {}).valid
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [("Valid", "Public"), ("NameConflict", "Public"), ("PolicyRefused", "Private")],
+)
+def test_the_status_tells_who_may_see_it(reason: Any, told: str) -> None:
+    made, _ = resources.judge(public())
+    assert report.visibility(Verdict(made, reason, "")) == told
+    assert report.visibility(Verdict(None, "InvalidSpec", "")) == "Private"
 
 
 @pytest.mark.parametrize("seen", [True, False])

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import httpx
-import msgspec
 import structlog
 
 from tidegate_billing.links import EngineCounters, ModelPricing
+from tidegate_operator import plan as planning
 from tidegate_operator import spec as specs
 from tidegate_operator.demand import Picture
-from tidegate_operator.kube import override, report
+from tidegate_operator.kube import override, report, telling
 from tidegate_operator.kube.api import Api, ApiError, path_of
 from tidegate_operator.kube.children import Children
 from tidegate_operator.kube.events import Events
@@ -27,6 +27,7 @@ from tidegate_operator.kube.leaving import Leaving
 from tidegate_operator.kube.model import ColdStart, Model
 from tidegate_operator.kube.queue import Queue
 from tidegate_operator.kube.report import Priced
+from tidegate_operator.kube.rounds import Rounds
 from tidegate_operator.kube.scale import Scaler
 from tidegate_operator.kube.state import State
 from tidegate_operator.kube.verdict import Verdict, Verdicts
@@ -40,7 +41,6 @@ log = structlog.get_logger()
 
 Object = Mapping[str, Any]
 TICK_SECONDS: Final = 1.0
-RESYNC_SECONDS: Final = 600.0
 KEPT_STARTS: Final = 10_000
 REFUSED_SECONDS: Final = 60.0
 """After which billing is asked again for a price that it refused."""
@@ -88,7 +88,7 @@ class Fleet:
         self._uids: dict[str, str] = {}
         self.faults = 0
         self._named = False
-        self._starts: deque[tuple[str, ColdStart]] = deque(maxlen=KEPT_STARTS)
+        self.finished: deque[tuple[str, ColdStart]] = deque(maxlen=KEPT_STARTS)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs `work` beside everything else."""
@@ -131,7 +131,7 @@ class Fleet:
             finished = model.last_cold
             uid = model.told(said)
             if model.last_cold is not finished and model.last_cold is not None:
-                self._starts.append((model.deployment, model.last_cold))
+                self.finished.append((model.deployment, model.last_cold))
             if uid and self.leading:
                 self.scaler.gate(model, uid, answered=True)
 
@@ -180,7 +180,7 @@ class Fleet:
         for pod in model.pods.values():
             if (key := cluster.epoch(pod)) not in self._lives:
                 guard = cluster.guard(self.site.guard_key, obj["metadata"]["uid"])
-                self._lives[key] = Life(deployment, self._name(deployment), guard)
+                self._lives[key] = Life(deployment, self.served_name(deployment), guard)
 
     def _leaves(self, pod: Object) -> None:
         life = self._lives.get(cluster.epoch(pod))
@@ -192,7 +192,8 @@ class Fleet:
         if life is not None:
             self._leaving.gone(key, life.deployment, life.model, tell=self.leading)
 
-    def _name(self, deployment: str) -> str:
+    def served_name(self, deployment: str) -> str:
+        """What a model is called by its tenants."""
         verdict = self.verdicts.of(deployment)
         if verdict is None or verdict.resource is None:
             return deployment.partition("/")[2]
@@ -201,17 +202,22 @@ class Fleet:
     # The clock
 
     async def tick(self) -> None:
-        """Decides for every model once a second; looks at every resource again now and then."""
-        resync = time.monotonic() + RESYNC_SECONDS
+        """Decides for every model once a second; looks at resources again now and then."""
+        rounds = Rounds(time.monotonic())
         while True:
             now = time.time()
             for model in list(self.models.values()):
                 self.act(model, now)
-            if time.monotonic() > resync:
-                resync = time.monotonic() + RESYNC_SECONDS
-                for key in self.state.resources:
-                    self.queue.add(key)
+            for key in rounds.due(time.monotonic(), self.state.resources, self._reads_a_secret):
+                self.queue.add(key)
             await asyncio.sleep(TICK_SECONDS)
+
+    def _reads_a_secret(self, deployment: str) -> bool:
+        model = self.models.get(deployment)
+        if model is None or not model.pods:
+            return False
+        verdict = self.verdicts.of(deployment)
+        return bool(verdict and verdict.resource and planning.secrets(verdict.resource))
 
     # Reconciliation
 
@@ -334,57 +340,15 @@ class Fleet:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per model, as `tidegate models --json` has it."""
-        return [
-            {
-                "name": self._name(model.deployment),
-                "deployment": model.deployment,
-                "phase": (self.state.resources[model.deployment].get("status") or {}).get("phase"),
-                "ready": len(model.ready()),
-                "desired": model.desired,
-                "in_flight": model.total.in_flight or 0,
-                "held": model.total.held or 0,
-                "failure": None if model.failure is None else msgspec.to_builtins(model.failure),
-            }
-            for model in self.models.values()
-        ]
+        return [telling.row(self, model) for model in self.models.values()]
 
     def starts(self) -> dict[str, Any]:
         """Scale writes (held since, acknowledged at) and finished cold starts, oldest first."""
-        return {
-            "scale_writes": [
-                {"deployment": name, "held_since": held, "at": at}
-                for name, held, at in self.scaler.writes
-            ],
-            "cold_starts": [{"deployment": name, **cold._asdict()} for name, cold in self._starts],
-        }
+        return telling.starts(self.scaler.writes, self.finished)
 
     def metrics(self) -> str:
         """Prometheus text."""
-        lines = [
-            "# TYPE tidegate_operator_leading gauge",
-            f"tidegate_operator_leading {int(self.leading)}",
-            "# TYPE tidegate_operator_api_calls_total counter",
-            f"tidegate_operator_api_calls_total {self.site.api.calls}",
-            "# TYPE tidegate_operator_api_failures_total counter",
-            f"tidegate_operator_api_failures_total {self.site.api.failures}",
-            "# TYPE tidegate_operator_reconcile_failures_total counter",
-            f"tidegate_operator_reconcile_failures_total {self.queue.failures}",
-            "# TYPE tidegate_operator_write_failures_total counter",
-            f"tidegate_operator_write_failures_total {self.scaler.failures}",
-            "# TYPE tidegate_operator_faults_total counter",
-            f"tidegate_operator_faults_total {self.faults}",
-            "# TYPE tidegate_operator_queue_depth gauge",
-            f"tidegate_operator_queue_depth {self.queue.depth}",
-            "# TYPE tidegate_operator_resources gauge",
-            f"tidegate_operator_resources {len(self.models)}",
-            "# TYPE tidegate_replicas_desired gauge",
-            "# TYPE tidegate_replicas_ready gauge",
-        ]
-        for model in self.models.values():
-            label = f'{{deployment="{model.deployment}"}}'
-            lines.append(f"tidegate_replicas_desired{label} {model.desired}")
-            lines.append(f"tidegate_replicas_ready{label} {len(model.ready())}")
-        return "\n".join([*lines, ""])
+        return telling.metrics(self)
 
 
 def _told(model: Model) -> tuple[object, ...]:

@@ -149,6 +149,7 @@ def written(
         "phase": said.phase,
         "replicas": {"desired": known.desired, "ready": known.ready, "starting": known.starting},
         "url": url,
+        "visibility": visibility(verdict),
         "conditions": [
             _merged(one, before, generation, now)
             for one in conditions(model, verdict, priced, said)
@@ -167,6 +168,13 @@ def written(
     if told:
         made["lastRequestTime"] = stamp(told)
     return made
+
+
+def visibility(verdict: Verdict) -> str:
+    """Who may see it: what the spec says, where the policy allows it."""
+    if verdict.resource is None or verdict.reason in {"InvalidSpec", "PolicyRefused"}:
+        return "Private"
+    return verdict.resource.spec.access.visibility
 
 
 def _merged(one: Condition, before: Object, generation: int, now: float) -> dict[str, Any]:

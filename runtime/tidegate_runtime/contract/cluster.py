@@ -8,6 +8,7 @@ hold, so a router needs no right to read Secrets, and the Secret `mdep-<name>` e
     pod condition   tidegate.dev/answered      its message names the epoch that answered
     status.coldStart.startId, status.failure   which start is running, and how it failed
     status.conditions Valid                    False: holds no name and serves nobody
+    status.visibility                          Public: the platform's policy allows it
 
 An epoch (`Replica.id`) is `<pod uid>.<container restarts>`: one life of one engine process.
 Everything here is pure; objects are the API's JSON as dicts.
@@ -21,7 +22,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tidegate_runtime.contract.links import Failure, ModelView, Replica
+from tidegate_runtime.contract.links import Failure, ModelView, Replica, Visibility
 from tidegate_runtime.contract.resource import view as view_of
 from tidegate_runtime.contract.spec import Metadata, ModelDeployment, Spec
 
@@ -110,12 +111,17 @@ def model(obj: Object, namespaces: Mapping[str, Mapping[str, str]]) -> ModelView
     return msgspec.structs.replace(
         known,
         owner=mine,
-        visibility=known.visibility if verdict else "Private",  # whether it may be Public
+        visibility=_allowed(known.visibility, obj.get("status", {}).get("visibility")),
         valid=verdict is None or verdict.get("status") != "False" or _lost_a_name(verdict),
         suspend=spec.suspend or bool(metadata.get("deletionTimestamp")),
         start_id=start_id,
         failure=failure,
     )
+
+
+def _allowed(wanted: Visibility, judged: str | None) -> Visibility:
+    # Public takes the operator's word, which knows the policy; Private holds from the edit on.
+    return "Public" if wanted == judged == "Public" else "Private"
 
 
 NAME_CONFLICT: Final = "NameConflict"

@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 ReplicaState = Literal["starting", "ready", "draining"]
+Visibility = Literal["Private", "Public"]
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +51,7 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     aliases: list[str] = []
     created: float = 0.0
-    visibility: Literal["Private", "Public"] = "Private"
+    visibility: Visibility = "Private"
     tenants: list[str] = []
     task: str = "generate"
     suspend: bool = False

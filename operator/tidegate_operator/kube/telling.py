@@ -1,0 +1,67 @@
+"""What the operations port says of the fleet: rows for people, metrics, and how long starts took."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tidegate_operator.kube.model import ColdStart, Model
+
+if TYPE_CHECKING:
+    from tidegate_operator.kube.fleet import Fleet
+
+
+def row(fleet: "Fleet", model: Model) -> dict[str, Any]:
+    """A model, as `tidegate models --json` has it."""
+    return {
+        "name": fleet.served_name(model.deployment),
+        "deployment": model.deployment,
+        "phase": (fleet.state.resources[model.deployment].get("status") or {}).get("phase"),
+        "ready": len(model.ready()),
+        "desired": model.desired,
+        "in_flight": model.total.in_flight or 0,
+        "held": model.total.held or 0,
+        "failure": None if model.failure is None else msgspec.to_builtins(model.failure),
+    }
+
+
+def starts(
+    writes: Iterable[tuple[str, float, float]], finished: Iterable[tuple[str, ColdStart]]
+) -> dict[str, Any]:
+    """Scale writes (held since, acknowledged at) and finished cold starts, in their order."""
+    return {
+        "scale_writes": [
+            {"deployment": name, "held_since": held, "at": at} for name, held, at in writes
+        ],
+        "cold_starts": [{"deployment": name, **cold._asdict()} for name, cold in finished],
+    }
+
+
+def metrics(fleet: "Fleet") -> str:
+    """Prometheus text."""
+    api = fleet.site.api
+    lines = [
+        "# TYPE tidegate_operator_leading gauge",
+        f"tidegate_operator_leading {int(fleet.leading)}",
+        "# TYPE tidegate_operator_api_calls_total counter",
+        f"tidegate_operator_api_calls_total {api.calls}",
+        "# TYPE tidegate_operator_api_failures_total counter",
+        f"tidegate_operator_api_failures_total {api.failures}",
+        "# TYPE tidegate_operator_reconcile_failures_total counter",
+        f"tidegate_operator_reconcile_failures_total {fleet.queue.failures}",
+        "# TYPE tidegate_operator_write_failures_total counter",
+        f"tidegate_operator_write_failures_total {fleet.scaler.failures}",
+        "# TYPE tidegate_operator_faults_total counter",
+        f"tidegate_operator_faults_total {fleet.faults}",
+        "# TYPE tidegate_operator_queue_depth gauge",
+        f"tidegate_operator_queue_depth {fleet.queue.depth}",
+        "# TYPE tidegate_operator_resources gauge",
+        f"tidegate_operator_resources {len(fleet.models)}",
+        "# TYPE tidegate_replicas_desired gauge",
+        "# TYPE tidegate_replicas_ready gauge",
+    ]
+    for model in fleet.models.values():
+        label = f'{{deployment="{model.deployment}"}}'
+        lines.append(f"tidegate_replicas_desired{label} {model.desired}")
+        lines.append(f"tidegate_replicas_ready{label} {len(model.ready())}")
+    return "\n".join([*lines, ""])
