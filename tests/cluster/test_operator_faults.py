@@ -385,14 +385,35 @@ def test_without_the_definition_and_after_what_went_meanwhile(
         wait_for(lambda: metric(leader, "tidegate_operator_resources") == 0, "none known")
         assert tidegate.ask(space, "forgotten").status_code == 404
     finally:
-        for made in (ROOT / "charts" / "tidegate" / "crds").glob("*.yaml"):
-            kubectl(own_cluster, "apply", "--server-side", "--force-conflicts", "-f", made)
+        define(tidegate)
         tidegate.kubectl("-n", SYSTEM, "scale", "deploy/tidegate-operator", "--replicas=1")
+    serves_anew(tidegate, space, "anew")
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_the_definition_goes_and_comes_back(tidegate: Platform, space: str, turn: int) -> None:
+    """With an operator that runs. Three times: what it did wrong once, it did now and then."""
+    apply(tidegate.cluster, model("went", space))
+    tidegate.phase("went", space, "Idle")
+    tidegate.kubectl("delete", "crd", DEFINITION, "--wait=true")
+    wait_for(lambda: metric(leads(tidegate.cluster), "tidegate_operator_resources") == 0, "none")
+    define(tidegate)
+    serves_anew(tidegate, space, f"came-{turn}")
+
+
+def define(tidegate: Platform) -> None:
+    """Apply the definition, and wait until it is served."""
+    for made in (ROOT / "charts" / "tidegate" / "crds").glob("*.yaml"):
+        tidegate.kubectl("apply", "--server-side", "--force-conflicts", "-f", made)
     tidegate.kubectl("wait", "--for=condition=Established", f"crd/{DEFINITION}")
-    apply(own_cluster, model("anew", space))
-    tidegate.phase("anew", space, "Idle")
-    assert tidegate.ask(space, "anew").status_code == 200
-    (operator,) = parts(own_cluster, "operator")
+
+
+def serves_anew(tidegate: Platform, space: str, name: str) -> None:
+    """A new resource is seen and serves, by an operator that has not been started again."""
+    apply(tidegate.cluster, model(name, space))
+    tidegate.phase(name, space, "Idle")
+    assert tidegate.ask(space, name).status_code == 200
+    (operator,) = parts(tidegate.cluster, "operator")
     assert restarts(operator) == 0
 
 

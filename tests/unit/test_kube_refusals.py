@@ -80,6 +80,10 @@ def test_a_refused_child_is_told(seen: bool) -> None:
     assert told["Scaled"]["message"] == QUOTA
     assert told["Ready"]["status"] == ("True" if seen else "False")
     assert seen or told["Ready"]["message"] == QUOTA
+    told_once = report.transition({}, made)
+    assert told_once is not None
+    assert (told_once.reason, told_once.message) == ("ChildRefused", QUOTA)
+    assert report.transition(made, made) is None
     model.child_refused = ""
     after = report.written(model, Verdict(None, "Valid", ""), Priced(), obj, "", 2.0)
     assert "ChildRefused" not in {one["reason"] for one in after["conditions"]}

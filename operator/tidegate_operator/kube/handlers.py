@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import kopf
@@ -67,6 +67,7 @@ def settings() -> kopf.OperatorSettings:
     made.watching.reconnect_backoff = 0.5
     made.networking.error_backoffs = _Always()
     made.networking.connect_timeout = 5.0
+    made.scanning.disabled = True  # see `follow`
     return made
 
 
@@ -76,15 +77,24 @@ def take_signals(stop: asyncio.Event) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
 
-async def follow(state: State, stop: asyncio.Event, relisted: asyncio.Event) -> None:
-    """Runs kopf in this loop until `stop` is set.
+async def follow(
+    state: State,
+    stop: asyncio.Event,
+    relisted: asyncio.Event,
+    served: Callable[[], Awaitable[bool]],
+) -> None:
+    """Runs kopf in this loop until `stop` is set. `served`: whether the definition is discoverable.
 
-    What ends kopf otherwise (an error in a watch, a token that is refused) is no reason to end what
-    runs beside it: it begins again, with a list. It takes the signals for itself, and would keep
-    them when it has ended, so they are taken back as soon as it runs."""
+    What ends kopf otherwise (an error in a watch, a token that is refused, a definition that went)
+    is no reason to end what runs beside it: it begins again, with a list. It takes the signals for
+    itself, and would keep them when it has ended, so they are taken back as soon as it runs.
+
+    kopf can look out for definitions by itself, but asks discovery once per event, and discovery
+    learns of a new definition after its last event: then it would follow nothing, for good."""
     while not stop.is_set():
+        await _until(served, stop)
         ready = asyncio.Event()
-        back = asyncio.ensure_future(_taken_back(ready, stop))
+        back = asyncio.ensure_future(_taken_back(ready, stop, relisted))
         try:
             await kopf.operator(
                 registry=registry(state, relisted),
@@ -97,14 +107,24 @@ async def follow(state: State, stop: asyncio.Event, relisted: asyncio.Event) -> 
         except Exception:  # kopf's boundary: it ends with whatever its tasks raised
             log.exception("kopf_ended")
             take_signals(stop)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), RESTART_SECONDS)
+            await _pause(stop)
         else:
             stop.set()
         finally:
             back.cancel()
 
 
-async def _taken_back(ready: asyncio.Event, stop: asyncio.Event) -> None:
+async def _until(served: Callable[[], Awaitable[bool]], stop: asyncio.Event) -> None:
+    while not stop.is_set() and not await served():
+        await _pause(stop)
+
+
+async def _pause(stop: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), RESTART_SECONDS)
+
+
+async def _taken_back(ready: asyncio.Event, stop: asyncio.Event, relisted: asyncio.Event) -> None:
     await ready.wait()
     take_signals(stop)
+    relisted.set()  # what went while it did not run is told by no event

@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,12 @@ from tidegate_operator.local.billing import Billing
 from tidegate_operator.local.ops import server
 from tidegate_operator.platform import InvalidPlatform, Platform
 from tidegate_runtime.contract import resource
+from tidegate_runtime.contract.cluster import GROUP, PLURAL
 from tidegate_runtime.contract.schema import API_VERSION, KIND
 
 log = structlog.get_logger()
 
-RESOURCES = "/apis/tidegate.dev/v1alpha1/modeldeployments"
+RESOURCES = f"/apis/{API_VERSION}/{PLURAL}"
 NAMESPACES = "/api/v1/namespaces"
 RELIST_SECONDS = 300.0
 """kopf tells no resource's end that came while its watch was broken."""
@@ -161,8 +163,20 @@ def _jobs(
         election.run(),
         fleet.queue.run(),
         fleet.tick(),
-        handlers.follow(fleet.state, stop, relisted),
+        handlers.follow(fleet.state, stop, relisted, partial(_served, api)),
     ]
+
+
+async def _served(api: Api) -> bool:
+    """Whether discovery knows our resources, which it learns after the definition is there."""
+    try:
+        groups = (await api.get("/apis"))["groups"]
+        if GROUP not in {group["name"] for group in groups}:
+            return False
+        found = await api.get(f"/apis/{API_VERSION}")
+    except ApiError:
+        return False
+    return PLURAL in {one["name"] for one in found["resources"]}
 
 
 async def _sync(api: Api, fleet: Fleet, watching: Watching, relisted: asyncio.Event) -> None:
@@ -179,7 +193,7 @@ async def _sync(api: Api, fleet: Fleet, watching: Watching, relisted: asyncio.Ev
             before = dict(fleet.state.resources)
             fleet.state.listed((await api.get(RESOURCES))["items"], before)
         except ApiError as error:
-            # 404: the definition is not there yet; kopf looks out for it.
+            # 404: the definition is not there yet, and nothing is to be done.
             fleet.synced = fleet.synced or error.status == 404
             if said != error.message:
                 said = error.message

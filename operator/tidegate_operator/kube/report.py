@@ -230,11 +230,15 @@ def stamp(at: float, *, digits: bool = False) -> str:
 
 
 def transition(before: Object, after: Object) -> Condition | None:
-    """What is worth an Event: a new phase, or a resource that is (no longer) valid or priced."""
+    """What is worth an Event: a new phase, a resource that is no longer valid or priced, a child
+    that the API server refuses."""
     for kind in ("Valid", "Priced"):
         old, new = _of(before, kind), _of(after, kind)
         if new.get("status") == "False" and old.get("reason") != new.get("reason"):
             return Condition(kind, False, new["reason"], new["message"])
+    scaled = _of(after, "Scaled")
+    if scaled.get("reason") == CHILD_REFUSED != _of(before, "Scaled").get("reason"):
+        return Condition("Scaled", False, CHILD_REFUSED, scaled["message"])
     if before.get("phase") == after.get("phase"):
         return None
     ready = _of(after, "Ready")

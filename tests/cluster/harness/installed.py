@@ -4,6 +4,7 @@ The values are those of a small machine: everything asks for little, so that two
 hold it all. What is tested is the chart's own default otherwise.
 """
 
+import base64
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from . import images, kubectl
+from . import evidence, images, kubectl
 from .kubectl import environment, get, helm, items, wait_for
 from .layout import Cluster
 
@@ -186,8 +187,6 @@ class Platform:
 
 
 def _decoded(secret: dict[str, Any] | None, key: str) -> str:
-    import base64
-
     return base64.b64decode((secret or {})["data"][key]).decode()
 
 
@@ -205,8 +204,7 @@ def install(cluster: Cluster, names: dict[str, str], *flags: str) -> None:
         env=environment(cluster),
     )  # fmt: skip
     if done.returncode:
-        state = kubectl.kubectl(cluster, "-n", SYSTEM, "get", "pods,events", "-o", "wide")
-        raise AssertionError(f"helm: {done.stderr}\n{state}")
+        raise AssertionError(f"helm: {done.stderr}\n{evidence.of(cluster, SYSTEM)}")
 
 
 @contextmanager
