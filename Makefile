@@ -38,8 +38,8 @@ check: setup ## format, lint, layering, types, sizes: 60 s
 	@$(PYTEST) -q tests/unit/test_size_limits.py >&2
 
 test: check ## everything that must be green; one run, so that its closing line counts it all
-	@echo "test: unit, chart and integration, the built wheel among them" >&2
-	@$(PYTEST) tests/unit tests/chart tests/integration $(ARGS)
+	@echo "test: unit, chart, integration, and a real cluster of two nodes" >&2
+	@$(PYTEST) tests/unit tests/chart tests/integration tests/cluster $(ARGS)
 
 test-unit: setup
 	@$(PYTEST) tests/unit $(ARGS)

@@ -77,6 +77,9 @@ def test_sim_from_zero_and_back(tidegate: Platform, team: str) -> None:
 def test_a_real_model_from_zero_and_back(tidegate: Platform, team: str) -> None:
     example = str(ROOT / "examples" / "smollm2.yaml")
     kubectl(tidegate.cluster, "apply", "-n", team, "-f", example)
+    # The example waits a minute for another request, as a person at a terminal wants it.
+    sooner = '{"spec": {"scaling": {"idleSeconds": 10}}}'
+    tidegate.kubectl("-n", team, "patch", "mdep", "smollm2", "--type=merge", "-p", sooner)
     journey(tidegate, team, "smollm2", "smollm2-135m-instruct")
 
 

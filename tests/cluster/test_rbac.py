@@ -1,6 +1,6 @@
 """Least RBAC, by what the API server has written down of the whole run: nothing missing, nothing idle.
 
-Last by its name: it judges what all the other tests have made the parts do. A right that no test
+Last (see conftest): it judges what all the other tests have made the parts do. A right that no test
 needs is either too much, or lacks a test, or stands below with its reason.
 """
 
