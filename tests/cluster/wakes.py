@@ -319,7 +319,7 @@ def main() -> int:
     parser.add_argument("--models", type=int, default=20)
     parser.add_argument("--routers", type=int, default=3)
     parser.add_argument("--operators", type=int, default=2)
-    parser.add_argument("--idle", type=int, default=5, help="seconds until a model goes to zero")
+    parser.add_argument("--idle", type=int, default=1, help="seconds until a model goes to zero")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     chosen = parser.parse_args()

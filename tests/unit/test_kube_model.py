@@ -326,3 +326,21 @@ def test_a_pod_that_refuses_its_readiness_request_is_replaced_later_each_time() 
     model.told(ReplicaDemand(id="b.0", answer_error="again"))
     assert model.discard(at + 0.5) == []
     assert model.discard(at + 2.5) == ["b"]
+
+
+def test_a_start_is_young_until_a_moment_after_its_write() -> None:
+    model, picture = made(0), Picture()
+    assert not model.wakes(T)
+    heard(picture, T, held=1)
+    model.evaluate(picture, T)
+    assert model.wakes(T + 0.1)
+    model.scaled(1, T + 0.15, 2)
+    assert model.wakes(T + 0.3)
+    assert not model.wakes(T + 0.4)
+
+
+def test_a_start_whose_write_does_not_come_is_young_no_longer() -> None:
+    model, picture = made(0), Picture()
+    heard(picture, T, held=1)
+    model.evaluate(picture, T)
+    assert not model.wakes(T + 1)

@@ -87,6 +87,21 @@ async def test_one_that_fails_delays_no_other_and_comes_again() -> None:
     await run(queue, done)
 
 
+async def test_of_many_calls_for_later_the_first_sets_the_time() -> None:
+    seen: list[str] = []
+    done = asyncio.Event()
+
+    async def work(key: str) -> None:
+        seen.append(key)
+        done.set()
+
+    queue = Queue(work)
+    queue.within("k", 0.01)
+    queue.within("k", 3600.0)
+    await run(queue, done)
+    assert seen == ["k"]
+
+
 OBJ = {"metadata": {"namespace": "n", "name": "m", "uid": "u", "generation": 3}}
 GOOD = Verdict(None, "Valid", "the resource is valid")
 PRICED = Priced(PricedModel(deployment="n/m", priced=True, price_version=2), "")

@@ -41,6 +41,8 @@ log = structlog.get_logger()
 
 Object = Mapping[str, Any]
 TICK_SECONDS: Final = 1.0
+LATER_SECONDS: Final = 0.3
+"""How much later a model that wakes is reconciled. Its events come in bursts then."""
 KEPT_STARTS: Final = 10_000
 REFUSED_SECONDS: Final = 60.0
 """After which billing is asked again for a price that it refused."""
@@ -155,12 +157,21 @@ class Fleet:
             self.faults += 1
             log.exception("decision_failed", deployment=model.deployment)
         if before != _told(model):
-            self.queue.add(model.deployment)
+            self._look_at(model.deployment)
 
     def _changed(self, deployment: str) -> None:
         self._named = False
         self._observe(deployment)
-        self.queue.add(deployment)
+        self._look_at(deployment)
+
+    def _look_at(self, deployment: str) -> None:
+        """Reconcile soon; while a model wakes a little later, so that no write of a status is in
+        the way of the wake's own."""
+        model = self.models.get(deployment)
+        if model is not None and model.wakes(time.time()):
+            self.queue.within(deployment, LATER_SECONDS)
+        else:
+            self.queue.add(deployment)
 
     def _observe(self, deployment: str) -> None:
         obj = self.state.resources.get(deployment)

@@ -26,6 +26,8 @@ from tidegate_runtime.contract.links import Failure, ReplicaDemand
 
 Object = Mapping[str, Any]
 
+WAKE_SECONDS = 0.2
+"""A start is young for so long after its scale write."""
 RELEASE_SECONDS = 15.0
 """How long Kubernetes may take to delete a pod that was let go before it is taken back."""
 
@@ -250,6 +252,11 @@ class Model:
             if refusal is not None and now >= refusal.until:
                 due.append(uid)
         return due
+
+    def wakes(self, now: float) -> bool:
+        """Whether somebody waits for a start that has only begun."""
+        began = self.cold.scaled_at or self.cold.held_at
+        return bool(self.desired and self.total.held) and now - began < WAKE_SECONDS
 
     def _begin_start(self, before: int, now: float) -> None:
         if self.desired and not before and not self.ready():

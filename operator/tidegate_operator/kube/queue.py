@@ -62,6 +62,11 @@ class Queue:
         loop = asyncio.get_running_loop()
         self._timers[key] = loop.call_later(seconds, self._due, key)
 
+    def within(self, key: str, seconds: float) -> None:
+        """Once, at the latest in so many seconds; the first of many calls sets the time."""
+        if key not in self._timers:
+            self.later(key, seconds)
+
     def _due(self, key: str) -> None:
         self._timers.pop(key, None)
         self.add(key)

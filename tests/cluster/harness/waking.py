@@ -1,8 +1,10 @@
 """Wakes one model after the other from zero, and notes what a client and the cluster see of it.
 
 Beside each wake, a bare Deployment of the same pods is scaled up by `kubectl scale`: what
-Kubernetes itself takes on this machine, in the same minutes. One at a time, so that a pod's creation
-belongs to the one scale write before it. All clocks are one clock on a cluster of ours.
+Kubernetes itself takes on this machine, in the same minutes. One at a time, and each when no pod is
+left of what was before: where nodes and control plane are one machine, ending a pod costs as much
+as starting one; and a pod's creation then belongs to the one scale write before it. All clocks are
+one clock on a cluster of ours.
 """
 
 import json
@@ -24,6 +26,8 @@ PLAIN = "plain"
 HEARTBEAT = ":"
 SIM = ["--start-seconds", "0.1", "--ttft-ms", "0", "--tokens-per-second", "0"]
 ZERO_SECONDS = 120.0
+QUICKLY = {"stableWindowSeconds": 1, "scaleDownDelaySeconds": 0}
+"""To zero as soon as may be: a run spends its time on wakes."""
 
 
 @dataclass
@@ -171,7 +175,8 @@ class Plant:
         cluster = tidegate.cluster
         installed.namespace(cluster, space)
         kubectl.apply(
-            cluster, *(installed.model(name, space, idle=idle, args=SIM) for name in names)
+            cluster,
+            *(installed.model(name, space, idle=idle, args=SIM, scaling=QUICKLY) for name in names),
         )
         kubectl.wait_for(lambda: self._idle() >= set(names), f"{len(names)} models Idle", 120)
         kubectl.apply(cluster, self._bare(names[0]))
@@ -220,7 +225,7 @@ class Plant:
 
     def wake(self, model: str, pods: Pods, api: httpx.Client) -> Woken:
         """Ask a model at zero. Raises TimeoutError where it does not get to zero."""
-        pods.wait(lambda: not pods.of(model), f"no pod of {model}")
+        pods.wait(lambda: not pods.live, "no pod at all")
         asked = ask(self.gateway, self.key, model)
         with pods.lock:
             mine = pods.of(model)
@@ -229,7 +234,7 @@ class Plant:
 
     def scale(self, pods: Pods) -> Scaled:
         """Scale the bare Deployment up by kubectl, and down again when its pod is there."""
-        pods.wait(lambda: not pods.of(PLAIN), "no pod of the bare Deployment")
+        pods.wait(lambda: not pods.live, "no pod at all")
         begun = time.time()
         self._kubectl_scale(1)
         pods.wait(lambda: bool(pods.of(PLAIN)), "a pod of the bare Deployment")
@@ -237,8 +242,6 @@ class Plant:
         # An address first: a pod that is ended in the middle of its start costs more than one run.
         pods.wait(lambda: any(pod.addressed for pod in pods.of(PLAIN)), "its address")
         self._kubectl_scale(0)
-        # The next wake is not to pay for this pod's end: no wake's pod ends while this one begins.
-        pods.wait(lambda: not pods.of(PLAIN), "no pod of the bare Deployment")
         return Scaled(begun, seen)
 
     def _kubectl_scale(self, replicas: int) -> None:
