@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -38,6 +38,8 @@ def sqlite_url(url: str) -> str:
         parsed = make_url(url)
     except ArgumentError as error:
         raise DatabaseError("not a database URL; allowed: sqlite:///PATH") from error
+    if parsed.get_backend_name() == "postgresql":
+        raise DatabaseError(_postgresql(parsed))
     if parsed.get_backend_name() != "sqlite":
         raise DatabaseError(
             f"{parsed.get_backend_name()} is not supported; allowed: sqlite:///PATH"
@@ -45,6 +47,15 @@ def sqlite_url(url: str) -> str:
     if not parsed.database or parsed.database == ":memory:":
         raise DatabaseError("a ledger in memory keeps nothing; allowed: sqlite:///PATH")
     return parsed.set(drivername="sqlite").render_as_string(hide_password=False)
+
+
+def _postgresql(parsed: URL) -> str:
+    """What is wrong with a URL of PostgreSQL: its form first, for it is to be right one day."""
+    form = "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+    for part, value in (("host", parsed.host), ("database", parsed.database)):
+        if not value:
+            return f"postgresql names no {part}; its form is {form}"
+    return "postgresql is not served yet (the URL's form is right); allowed: sqlite:///PATH"
 
 
 class Database:

@@ -97,8 +97,10 @@ class Profile(_Part, frozen=True):
 
     A count (`name:count`) multiplies `gpus` and nothing else: memory and processors are stated for
     a replica. `shared_memory` counts against the memory limit. `supplemental_groups`: for devices
-    whose files a group owns (AMD's /dev/kfd)."""
+    whose files a group owns (AMD's /dev/kfd). `image`: of vLLM for these devices, where the
+    engine's own is for others; empty: the engine's."""
 
+    image: str = ""
     gpus: Annotated[int, Meta(ge=0, le=64)] = 0
     gpu_resource: str = ""
     device: Literal["cpu", "gpu"] = "cpu"

@@ -36,7 +36,6 @@ from tidegate_runtime.tenants import Tenants
 log = structlog.get_logger()
 
 BACKLOG: Final = 4096
-DRAIN_SECONDS: Final = 30.0
 FLUSH_SECONDS: Final = 10.0
 
 
@@ -85,12 +84,19 @@ async def _run(settings: Settings) -> None:
 
 
 async def _stop(gate: Gate, settings: Settings) -> None:
-    """Refuse what waits, let what runs end, tell billing everything."""
-    gate.stop()
+    """Let what runs end, tell billing everything.
+
+    In a cluster other routers and the engines go on, so what waits for an engine is served too;
+    on one machine the engines end with us, and it is refused at once."""
+    if settings.world_url == settings_module.KUBERNETES:
+        gate.end()
+    else:
+        gate.stop()
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(DRAIN_SECONDS):
+        async with asyncio.timeout(settings.drain_seconds):
             while gate.live:
                 await asyncio.sleep(0.02)
+    gate.stop()
     for front in list(gate.fronts):
         front.close()
     if settings.static is None:

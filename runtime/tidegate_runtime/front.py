@@ -70,6 +70,8 @@ class Handler(Protocol):
 
     fronts: set["Front"]
     buffered: int
+    ending: bool
+    """No connection is kept after the answer it carries."""
 
     def handle(self, front: "Front", incoming: Incoming) -> None:
         """Answer one request through `front`."""
@@ -255,7 +257,7 @@ class Front(asyncio.Protocol):
         if incoming is None or self._refusal is not None:
             return
         self._whole = True
-        incoming.close = not self._parser.should_keep_alive()
+        incoming.close = self._handler.ending or not self._parser.should_keep_alive()
         incoming.path = incoming.path.partition("?")[0]
         if self._busy is None:
             self._start(incoming)

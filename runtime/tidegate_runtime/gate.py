@@ -62,7 +62,7 @@ class Gate:
         self.news = asyncio.Event()
         self.requests: Counter[tuple[str, int]] = Counter()
         self.tokens: Counter[tuple[str, str]] = Counter()
-        self.stopping = False
+        self.stopping = self.ending = False
         self.probe_started: Callable[[ModelState, ReplicaState], None] = lambda model, replica: None
         self.dialer = Dialer(self.loop)
 
@@ -310,6 +310,10 @@ class Gate:
         return EngineError(
             503, "model_not_ready", f"No replica was ready within {waited:.0f} s", retry_after=5
         )
+
+    def end(self) -> None:
+        """No new connection comes: serve what is here and what waits, each connection to its end."""
+        self.ending = True
 
     def stop(self) -> None:
         """Refuse what waits and what comes; what runs goes on."""

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from tidegate_runtime.contract.links import ModelView
 from tidegate_runtime.gate import Gate
 
 _BEAT: Final = 1.0
@@ -67,7 +68,7 @@ class Ops:
 
     async def _ready(self, _: Request) -> Response:
         gate = self._gate
-        if gate.stopping:
+        if gate.ending or gate.stopping:
             return PlainTextResponse("stopping\n", 503)
         if not gate.tenants.fresh(gate.loop.time()):
             return PlainTextResponse("no snapshot of tenants yet\n", 503)
@@ -98,6 +99,11 @@ class Ops:
             self._listeners.discard(event)
 
 
+def _of(view: ModelView) -> str:
+    """Labels of one deployment: two tenants' models may have one name."""
+    return f'{{deployment="{view.deployment}",model="{view.name}"}}'
+
+
 def metrics(gate: Gate) -> str:
     """Prometheus text of the gate's plain counters."""
     out = ["# TYPE tidegate_requests_total counter"]
@@ -108,9 +114,9 @@ def metrics(gate: Gate) -> str:
         out.append(f'tidegate_tokens_total{{model="{model}",kind="{kind}"}} {n}')
     out.append("# TYPE tidegate_in_flight gauge")
     states = list(gate.models.values())
-    out += [f'tidegate_in_flight{{model="{s.view.name}"}} {s.in_flight}' for s in states]
+    out += [f"tidegate_in_flight{_of(s.view)} {s.in_flight}" for s in states]
     out.append("# TYPE tidegate_held gauge")
-    out += [f'tidegate_held{{model="{s.view.name}"}} {len(s.queue)}' for s in states]
+    out += [f"tidegate_held{_of(s.view)} {len(s.queue)}" for s in states]
     out.append("# TYPE tidegate_journal_unacked gauge")
     out.append(f"tidegate_journal_unacked {gate.meter.journal.unacked}")
     out.append("# TYPE tidegate_connections gauge")

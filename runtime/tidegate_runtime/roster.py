@@ -39,6 +39,7 @@ def change(
     touched: dict[str, ModelState] = {}
     if _views(gate, views, touched):
         gate.names = NameTable.build(model.view for model in gate.models.values())
+        _release_nameless(gate)
         gate.news.set()
     for deployment, told in replicas.items():
         model = gate.models.get(deployment)
@@ -86,9 +87,20 @@ def _speaks_otherwise(old: ModelView, new: ModelView) -> bool:
 def _remove(gate: "Gate", model: ModelState) -> None:
     del gate.models[model.view.deployment]
     merge(model, [], gate.probe_started)
+    _refuse_all(model)
+
+
+def _release_nameless(gate: "Gate") -> None:
+    """Nobody waits for a model that nobody can call any more: it is not valid, or lost its name."""
+    for model in gate.models.values():
+        if model.queue and (not model.view.valid or model.view.deployment in gate.names.conflicts):
+            _refuse_all(model)
+
+
+def _refuse_all(model: ModelState) -> None:
     for ticket in list(model.queue):
-        ticket.item.refuse(model_not_found(ticket.item.request.model))
         model.queue.remove(ticket)
+        ticket.item.refuse(model_not_found(ticket.item.request.model))
 
 
 def release(model: ModelState) -> None:

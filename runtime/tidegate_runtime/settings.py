@@ -17,7 +17,9 @@ class Settings:
     """`listen_fd`, `ops_fd`: inherited listening sockets (-1: bind host and port).
 
     `world_url`: where `/internal/world` is served, or KUBERNETES: the cluster's API server, reached
-    as the pod's service account or by `kubeconfig` (the path in KUBECONFIG; for development)."""
+    as the pod's service account or by `kubeconfig` (the path in KUBECONFIG; for development).
+    `drain_seconds`: how long requests may take to end when it is told to stop; in a cluster those
+    that wait for an engine have that time too."""
 
     name: str
     host: str
@@ -37,13 +39,14 @@ class Settings:
     static: Path | None
     guard_key: bytes = b""
     kubeconfig: str = ""
+    drain_seconds: int = 30
 
 
 KUBERNETES: Final = "kubernetes:"
 _FLAGS = (
     "name", "host", "port", "ops-port", "listen-fd", "ops-fd", "billing-url", "world-url",
     "journal-dir", "data", "durability", "segment-bytes", "log-level", "internal-token-file",
-    "key-pepper-file", "guard-key-file",
+    "key-pepper-file", "guard-key-file", "drain-seconds",
 )  # fmt: skip
 
 
@@ -89,6 +92,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         static=static,
         guard_key=settings.text(values, "GUARD_KEY", "").encode(),
         kubeconfig=environ.get("KUBECONFIG", ""),
+        drain_seconds=settings.integer(values, "DRAIN_SECONDS", 30, 1, 3600),
     )
 
 

@@ -16,6 +16,7 @@ import yaml
 
 from tidegate_billing import settings
 from tidegate_billing.keys import parse_peppers
+from tidegate_runtime.app import FLUSH_SECONDS
 
 Object = dict[str, Any]
 OLDEST, NEWEST = "1.30", kubernetes_validate.latest_version()
@@ -205,7 +206,12 @@ def test_the_parts_are_probed_on_the_operations_port(objects: Any) -> None:
         assert {"name": "ops", "containerPort": 9090} in container["ports"]
         for probe, path in (("liveness", "/livez"), ("readiness", "/readyz")):
             assert container[f"{probe}Probe"]["httpGet"] == {"path": path, "port": "ops"}
-    assert found["StatefulSet/tidegate-router"]["spec"]["terminationGracePeriodSeconds"] == 60
+    router = found["StatefulSet/tidegate-router"]["spec"]
+    (container,) = router["containers"]
+    environment = {one["name"]: one.get("value") for one in container["env"]}
+    # Beside what requests may take: preStop and the journal's flush.
+    left = router["terminationGracePeriodSeconds"] - int(environment["TIDEGATE_DRAIN_SECONDS"])
+    assert left > container["lifecycle"]["preStop"]["sleep"]["seconds"] + FLUSH_SECONDS
 
 
 def test_several_may_be_disrupted_one_at_a_time(cases: Any, render: Any) -> None:

@@ -1,7 +1,11 @@
 """The main line on a real cluster: install, apply, ask, be billed, go to zero, wake, remove."""
 
+import base64
+import os
+from collections.abc import Callable
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from harness import installed
@@ -46,8 +50,15 @@ def billed(tidegate: Platform, request: str) -> dict[str, Any]:
     return found[0]
 
 
-def journey(tidegate: Platform, space: str, resource: str, name: str) -> None:
-    """From zero to an answer and back to zero, twice; the bill is the engine's count."""
+def journey(
+    tidegate: Platform,
+    space: str,
+    resource: str,
+    name: str,
+    warm: Callable[[], None] = lambda: None,
+) -> None:
+    """From zero to an answer and back to zero, twice; the bill is the engine's count. `warm` is done
+    while an engine runs."""
     tidegate.phase(resource, space, "Idle")
     assert not tidegate.pods(resource, space)
     for _ in range(2):
@@ -59,6 +70,7 @@ def journey(tidegate: Platform, space: str, resource: str, name: str) -> None:
         assert bill["prompt_tokens"] == usage.prompt_tokens
         assert bill["tenant"] == space
         tidegate.phase(resource, space, "Ready")
+        warm()
         tidegate.phase(resource, space, "Idle", seconds=120)
         tidegate.gone(resource, space)
     tidegate.closes()
@@ -75,12 +87,32 @@ def test_sim_from_zero_and_back(tidegate: Platform, team: str) -> None:
 
 @pytest.mark.vllm
 def test_a_real_model_from_zero_and_back(tidegate: Platform, team: str) -> None:
+    if os.environ.get("TEST_IMAGE") and not os.environ.get("TEST_VLLM_IMAGE"):
+        pytest.skip("TEST_VLLM_IMAGE names no image of the engine for this cluster")
     example = str(ROOT / "examples" / "smollm2.yaml")
     kubectl(tidegate.cluster, "apply", "-n", team, "-f", example)
     # The example waits a minute for another request, as a person at a terminal wants it.
     sooner = '{"spec": {"scaling": {"idleSeconds": 10}}}'
     tidegate.kubectl("-n", team, "patch", "mdep", "smollm2", "--type=merge", "-p", sooner)
-    journey(tidegate, team, "smollm2", "smollm2-135m-instruct")
+    name = "smollm2-135m-instruct"
+    journey(tidegate, team, "smollm2", name, lambda: refuses_strangers(tidegate, team, "smollm2"))
+
+
+def refuses_strangers(tidegate: Platform, space: str, resource: str) -> None:
+    """Every route that the real engine says it has wants the guard's secret."""
+    if tidegate.cluster.folder is None:
+        return  # pods' addresses are reached from here on a cluster of ours only
+    secret = get(tidegate.cluster, "secret", f"mdep-{resource}", space) or {}
+    guard = base64.b64decode(secret["data"]["guard"]).decode()
+    address = tidegate.pods(resource, space)[0]["status"]["podIP"]
+    with httpx.Client(base_url=f"http://{address}:8000", trust_env=False, timeout=10) as engine:
+        known = engine.get("/openapi.json", headers={"authorization": f"Bearer {guard}"}).json()
+        routes = [(method, path) for path, of in known["paths"].items() for method in of]
+        assert len(routes) > 10
+        for method, path in [*routes, ("get", "/docs"), ("get", "/metrics"), ("get", "/nowhere")]:
+            for headers in ({}, {"authorization": "Bearer 0123"}):
+                answer = engine.request(method.upper(), path, headers=headers, content=b"{}")
+                assert answer.status_code == 401, (method, path, headers)
 
 
 def test_what_people_see(tidegate: Platform, team: str) -> None:

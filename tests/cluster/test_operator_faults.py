@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import httpx
 import pytest
 from harness import faults, installed
 from harness.installed import ROOT, SYSTEM, Platform, model
-from harness.kubectl import apply, get, items, kubectl, wait_for
+from harness.kubectl import apply, get, is_true, items, kubectl, wait_for
 from harness.layout import Cluster
 
 SPACE = "faults"
@@ -368,6 +369,30 @@ def _first_answer(tidegate: Platform, space: str, name: str) -> httpx.Response:
             return None
 
     return wait_for(lambda: (found := look()) is not None and (found,), "an answer", 60)[0]
+
+
+def test_a_killed_billing_knows_every_models_price_again(
+    tidegate: Platform, space: str, own_cluster: Cluster
+) -> None:
+    """Its store is all it has: what was told of one model must not have unpriced another."""
+    names = ("priced-one", "priced-two")
+    apply(own_cluster, *(model(name, space) for name in names))
+    for name in names:
+        tidegate.phase(name, space, "Idle")
+        assert tidegate.ask(space, name).status_code == 200
+    (billing,) = parts(own_cluster, "billing")
+    before = restarts(billing)
+    kill(billing)
+
+    def back() -> bool:
+        found = parts(own_cluster, "billing")
+        return len(found) == 1 and restarts(found[0]) > before and is_true(found[0], "Ready")
+
+    wait_for(back, "billing, started again", 60)
+    # A router holds what has no price; its picture of prices is whole again within seconds.
+    with ThreadPoolExecutor(len(names)) as asking:
+        answers = list(asking.map(lambda name: tidegate.ask(space, name).status_code, names))
+    assert answers == [200, 200]
 
 
 def test_without_the_definition_and_after_what_went_meanwhile(

@@ -20,8 +20,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from fake_kube import FakeKube
+from owned import owned
 from tidegate_billing.links import SnapshotLine
-from tidegate_runtime.contract import cluster
 from tidegate_runtime.kube import world
 from tidegate_runtime.ops import Server
 from tidegate_runtime.picture import Picture
@@ -140,8 +140,7 @@ def fill(kube: FakeKube) -> None:
     kube.store(world.NAMESPACES.path, {"metadata": {"name": "team"}})
     metadata = {"name": "m", "namespace": "team", "uid": "u-m"}
     kube.store(world.MODELS.path, {"metadata": metadata, "spec": {"model": {"uri": "sim://x"}}})
-    labels = {cluster.LABEL_MODEL: "m"}
-    metadata = {"name": "p", "namespace": "team", "uid": "u-p", "labels": labels}
+    metadata = {"name": "p", "namespace": "team", "uid": "u-p", **owned("m", "u-m")}
     kube.store(world.PODS.path, {"metadata": metadata, "status": {"podIP": "127.0.0.9"}})
 
 
@@ -167,7 +166,10 @@ async def test_ready_with_a_picture_and_a_restart_forgets_nothing(tmp_path: Path
 
         async with router.running(signal.SIGTERM) as client:  # no API server at all
             await says(client, 200, "ok")
-            assert 'tidegate_in_flight{model="m"}' in (await client.get("/metrics")).text
+            assert (
+                'tidegate_in_flight{deployment="team/m",model="m"}'
+                in (await client.get("/metrics")).text
+            )
         assert router.picture() is not None
 
 

@@ -12,6 +12,7 @@ import pytest
 import kube_watch_contract as contract
 from fake_kube import FakeKube
 from kube_watch_contract import following, maps
+from owned import owned
 from tidegate_runtime.contract import cluster
 from tidegate_runtime.contract.links import ModelView, Replica, WorldLine
 from tidegate_runtime.kube import world
@@ -180,8 +181,7 @@ def model(name: str, **status: Any) -> dict[str, Any]:
 
 
 def pod(name: str, of: str, ip: str) -> dict[str, Any]:
-    labels = {cluster.LABEL_MODEL: of}
-    metadata = {"name": name, "namespace": "team", "uid": f"u-{name}", "labels": labels}
+    metadata = {"name": name, "namespace": "team", "uid": f"u-{name}", **owned(of, f"u-{of}")}
     return {"metadata": metadata, "status": {"phase": "Running", "podIP": ip}}
 
 

@@ -14,6 +14,7 @@ import pytest
 from kubernetes import aio as kubernetes
 
 from fake_api import DEPLOYMENTS, LEASES, MODELS, SLICES, FakeApi
+from owned import owned
 from planning import PLATFORM, SIM
 from tidegate_operator.kube.api import Api
 from tidegate_operator.kube.lease import Election
@@ -245,7 +246,7 @@ def engine(name: str) -> dict[str, Any]:
     """A pod whose engine has answered."""
     metadata = {
         "name": f"engine-{name}", "namespace": "team", "uid": f"pod-{name}",
-        "labels": {"tidegate.dev/model": name}, "creationTimestamp": "2026-01-01T00:00:00Z",
+        **owned(name, f"uid-{name}"), "creationTimestamp": "2026-01-01T00:00:00Z",
     }  # fmt: skip
     condition = {"type": "tidegate.dev/answered", "status": "True", "message": f"pod-{name}.0"}
     state = {"name": "engine", "restartCount": 0, "state": {"running": {}}}

@@ -6,12 +6,12 @@ from typing import Any
 import httpx
 import pytest
 
+from owned import owned
 from planning import SETTINGS, SIM
 from tidegate_billing.links import EngineCounters
 from tidegate_operator import demand
 from tidegate_operator.kube.fleet import Fleet, Site
 from tidegate_operator.kube.routers import Routers
-from tidegate_runtime.contract import cluster
 from tidegate_runtime.contract.links import DemandLine, ModelDemand
 
 
@@ -44,7 +44,7 @@ def resource(uid: str, version: int, name: str = "m") -> dict[str, Any]:
 def pod(uid: str, **metadata: Any) -> dict[str, Any]:
     made = {
         "namespace": "team", "name": f"pod-{uid}", "uid": uid,
-        "labels": {cluster.LABEL_MODEL: "m"}, **metadata,
+        **owned("m", "m"), **metadata,
     }  # fmt: skip
     state = {"name": "engine", "restartCount": 0, "state": {"running": {}}}
     return {"metadata": made, "status": {"podIP": "127.0.0.1", "containerStatuses": [state]}}

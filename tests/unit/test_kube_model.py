@@ -344,3 +344,26 @@ def test_a_start_whose_write_does_not_come_is_young_no_longer() -> None:
     heard(picture, T, held=1)
     model.evaluate(picture, T)
     assert not model.wakes(T + 1)
+
+
+UNPLACED = [
+    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no GPU"}
+]
+
+
+def test_a_replica_that_cannot_start_beside_one_that_serves_is_told() -> None:
+    waiting = pod("b", ready=False, podIP="", phase="Pending", conditions=UNPLACED)
+    waiting["status"].pop("containerStatuses")
+    model, picture = made(2, pod("a"), waiting, max_replicas=2, target_concurrency=1), Picture()
+    heard(picture, T, in_flight=2)
+    model.evaluate(picture, T)
+    assert model.failure is not None
+    assert (model.failure.reason, model.failure.final) == ("Unschedulable", False)
+    first = model.failure
+    heard(picture, T + 1, in_flight=2)
+    model.evaluate(picture, T + 1)
+    assert model.failure is first, "an unchanged trouble is no news"
+    model.observe(deployment(2), [pod("a"), pod("b")])
+    heard(picture, T + 2, in_flight=2)
+    model.evaluate(picture, T + 2)
+    assert model.failure is None

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from owned import owned
 from tidegate_operator.kube.state import State
 from tidegate_operator.kube.watching import Known
 from tidegate_runtime.contract.cluster import LABEL_MODEL, label_value
@@ -84,12 +85,16 @@ def test_children_of_a_long_name_are_found_whichever_comes_first(
     state: State, changes: list[str]
 ) -> None:
     name = "x" * 80
-    state.pod(labelled("p", label_value(name)), deleted=False)
+    pod = labelled("p", label_value(name))
+    pod["metadata"] |= owned(name, "u1")
+    stranger = labelled("s", label_value(name), uid="s1")
+    state.pod(pod, deleted=False)
+    state.pod(stranger, deleted=False)
     assert not changes, "nobody's yet"
     state.resource(resource(1, name=name), deleted=False)
     assert [pod["metadata"]["uid"] for pod in state.pods_of(f"team/{name}")] == ["p1"]
     changes.clear()
-    state.pod(labelled("p", label_value(name)), deleted=True)
+    state.pod(pod, deleted=True)
     assert changes == [f"team/{name}"]
     assert not list(state.pods_of(f"team/{name}"))
 
@@ -109,3 +114,13 @@ def test_a_watch_tells_of_each_version_once_and_of_a_successor_as_another_one() 
     assert told[1:] == [("p1", "m", True), ("p1", "other", False)]
     known.replaced([labelled("p", "other", uid="p2", version=3)])
     assert told[3:] == [("p1", "other", True), ("p2", "other", False)]
+
+
+def test_a_deployment_with_our_label_and_another_name_is_not_the_child(state: State) -> None:
+    state.resource(resource(1, name="m"), deleted=False)
+    for name in ("mine", "mdep-m"):
+        made = {**labelled(name, "m", uid=name), "kind": "Deployment"}
+        state.child("Deployment", made, deleted=False)
+    found = state.child_of("team/m", "Deployment")
+    assert found is not None
+    assert found["metadata"]["name"] == "mdep-m"

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from owned import owned
 from tidegate_runtime.contract import cluster
 from tidegate_runtime.contract.links import Failure, ModelView, Replica
 from tidegate_runtime.kube.watch import Cursor, Expired, Malformed
@@ -28,9 +29,13 @@ def resource(name: str = "m", space: str = "team", uid: str = "u1", **spec: Any)
 
 
 def pod(name: str = "p", model: str = "m", space: str = "team", **status: Any) -> Object:
-    labels = {cluster.LABEL_MODEL: model}
     return {
-        "metadata": {"name": name, "namespace": space, "uid": f"uid-{name}", "labels": labels},
+        "metadata": {
+            "name": name,
+            "namespace": space,
+            "uid": f"uid-{name}",
+            **owned(model, "u1"),
+        },
         "status": {"phase": "Running", "podIP": "10.0.0.9", **status},
     }
 
@@ -103,7 +108,7 @@ def test_pods(found: Object, state: str | None) -> None:
     "metadata",
     [
         {"deletionTimestamp": T1},
-        {"annotations": {cluster.DRAINING: "true"}},
+        {"annotations": {cluster.DRAINING: "true", cluster.OWNER_UID: "u1"}},
         {"annotations": {"tidegate.dev/resource-uid": "the one before"}},
     ],
 )
@@ -111,6 +116,22 @@ def test_draining(metadata: dict[str, Any]) -> None:
     found = pod(conditions=[gate("True", "uid-p.0")])
     found = {**found, "metadata": {**found["metadata"], **metadata}}
     assert [r.state for r in replicas(found)] == ["draining"]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"annotations": {}},
+        {"ownerReferences": []},
+        {"ownerReferences": [{"kind": "ReplicaSet", "name": "mdep-m-1"}]},
+        {"ownerReferences": [{"kind": "ReplicaSet", "name": "mine-1", "controller": True}]},
+        {"ownerReferences": [{"kind": "Job", "name": "mdep-m-1", "controller": True}]},
+    ],
+    ids=["no resource", "nobody", "not controlled", "another's", "a Job's"],
+)
+def test_a_label_alone_makes_no_replica(metadata: dict[str, Any]) -> None:
+    found = pod(conditions=[gate("True", "uid-p.0")])
+    assert replicas({**found, "metadata": {**found["metadata"], **metadata}}) == []
 
 
 def test_address_and_guard() -> None:
@@ -123,7 +144,7 @@ def test_address_and_guard() -> None:
 def test_a_long_name_finds_its_pods() -> None:
     name = "a.very-long-name" * 8
     made = picture(
-        ("pod", pod(model=cluster.label_value(name))),
+        ("pod", pod(model=name)),
         ("namespace", namespace()),
         ("model", resource(name)),
     )

@@ -6,6 +6,7 @@ pullPolicy: {{ .engine.pullPolicy }}
 pullSecrets: {{ toJson .engine.pullSecrets }}
 versions: {{ toJson .engine.versions }}
 fetchEnv: {{ toJson .engine.fetchEnv }}
+fetchImage: {{ .engine.fetchImage | quote }}
 {{- end }}
 
 {{/* `cpu: 2` is a number to YAML, and a quantity to Kubernetes; a large one would print as 2e+09. */}}
@@ -20,6 +21,7 @@ fetchEnv: {{ toJson .engine.fetchEnv }}
 
 {{- define "tidegate.profile" -}}
 {{- $gpus := int (.gpus | default 0) -}}
+image: {{ .image | default "" | quote }}
 gpus: {{ $gpus }}
 gpuResource: {{ .gpuResource | default "" | quote }}
 device: {{ .device | default (ternary "gpu" "cpu" (gt $gpus 0)) }}

@@ -8,7 +8,7 @@ the world (through the queue), and the clock (once a second).
 import asyncio
 import time
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -25,13 +25,13 @@ from tidegate_operator.kube.children import Children
 from tidegate_operator.kube.events import Events
 from tidegate_operator.kube.leaving import Leaving
 from tidegate_operator.kube.model import ColdStart, Model
+from tidegate_operator.kube.prices import Prices
 from tidegate_operator.kube.queue import Queue
-from tidegate_operator.kube.report import Priced
 from tidegate_operator.kube.rounds import Rounds
 from tidegate_operator.kube.scale import Scaler
 from tidegate_operator.kube.state import State
 from tidegate_operator.kube.verdict import Verdict, Verdicts
-from tidegate_operator.local.billing import Billing, BillingError
+from tidegate_operator.local.billing import Billing
 from tidegate_operator.platform import Platform
 from tidegate_runtime.contract import cluster
 from tidegate_runtime.contract.links import DemandLine
@@ -44,8 +44,6 @@ TICK_SECONDS: Final = 1.0
 LATER_SECONDS: Final = 0.3
 """How much later a model that wakes is reconciled. Its events come in bursts then."""
 KEPT_STARTS: Final = 10_000
-REFUSED_SECONDS: Final = 60.0
-"""After which billing is asked again for a price that it refused."""
 
 
 class Life(NamedTuple):
@@ -84,8 +82,7 @@ class Fleet:
         self.synced = False
         self._children = Children(site.api, self.state, site.platform, site.guard_key)
         self._events = Events(site.api)
-        self._priced: dict[str, tuple[ModelPricing, Priced]] = {}
-        self._pricing: set[str] = set()
+        self._prices = Prices(site.billing, self._to_price, self.queue.add, self.spawn)
         self._lives: dict[str, Life] = {}
         self._uids: dict[str, str] = {}
         self.faults = 0
@@ -111,6 +108,7 @@ class Fleet:
         """Begin or stop to act."""
         self.leading = leading
         if leading:
+            self._prices.begin()
             for model in self.models.values():
                 model.adopt()
             for key in self.state.resources:
@@ -177,8 +175,9 @@ class Fleet:
         obj = self.state.resources.get(deployment)
         if obj is None or obj["metadata"]["uid"] != self._uids.get(deployment):
             # Another one of the same name begins anew, with nothing of the first one's past.
-            for known in (self.models, self._priced, self._uids):
-                known.pop(deployment, None)
+            self.models.pop(deployment, None)
+            self._uids.pop(deployment, None)
+            self._prices.forget(deployment, tell=self.leading)
         if obj is None:
             return
         model = self.models.get(deployment)
@@ -221,6 +220,8 @@ class Fleet:
                 self.act(model, now)
             for key in rounds.due(time.monotonic(), self.state.resources, self._reads_a_secret):
                 self.queue.add(key)
+            if self.leading:
+                self._prices.remind()
             await asyncio.sleep(TICK_SECONDS)
 
     def _reads_a_secret(self, deployment: str) -> bool:
@@ -248,14 +249,16 @@ class Fleet:
         self._instruct(model, verdict, obj)
         if not self.leading:
             return
-        model.child_refused = ""
+        error: ApiError | None = None
         if verdict.valid and verdict.resource and "deletionTimestamp" not in obj["metadata"]:
-            model.child_refused = await self._settle_children(verdict.resource, obj)
-            self._price(verdict.resource)
+            error = await self._settle_children(verdict.resource, obj)
+            self._prices.tell(self._pricing(verdict.resource))
+        model.child_refused = "" if error is None or error.passing else error.message
         self.act(model, time.time())
+        # Whatever the trouble with a child: what is known is told first, or nobody would learn.
         await self._report(model, verdict, deployment)
-        if model.child_refused:
-            raise ApiError(0, "ChildRefused", model.child_refused)
+        if error is not None:
+            raise error
 
     def _instruct(self, model: Model, verdict: Verdict, obj: Object) -> None:
         deleting = "deletionTimestamp" in obj["metadata"]
@@ -269,58 +272,36 @@ class Fleet:
         model.drain_seconds = float(spec.drain.timeout_seconds)
         model.override = override.read(obj["metadata"].get("annotations") or {}, time.time())
 
-    async def _settle_children(self, resource: ModelDeployment, obj: Object) -> str:
-        """What the API server has against a child, in its words; empty where all is well."""
+    async def _settle_children(self, resource: ModelDeployment, obj: Object) -> ApiError | None:
+        """What the API server has against a child; None where all is well."""
         try:
             await self._children.settle(resource, obj["metadata"]["uid"])
         except ApiError as error:
-            if error.passing:
-                raise
-            return error.message
-        return ""
+            return error
+        return None
 
-    def _price(self, resource: ModelDeployment) -> None:
-        deployment = resource.deployment
-        wanted = ModelPricing(
-            deployment=deployment,
+    def _to_price(self) -> Iterator[ModelPricing]:
+        """Every model that may serve, as billing should know it."""
+        for deployment in list(self.state.resources):
+            verdict = self.verdicts.of(deployment)
+            if verdict is not None and verdict.valid and verdict.resource is not None:
+                yield self._pricing(verdict.resource)
+
+    def _pricing(self, resource: ModelDeployment) -> ModelPricing:
+        return ModelPricing(
+            deployment=resource.deployment,
             model=resource.served_name,
-            owner=self.state.owner(deployment),
+            owner=self.state.owner(resource.deployment),
             pricing=resource.spec.pricing,
             adapters=[adapter.name for adapter in resource.spec.adapters],
         )
-        known = self._priced.get(deployment)
-        if (known is None or known[0] != wanted) and deployment not in self._pricing:
-            self._pricing.add(deployment)
-            self.spawn(self._ask_price(wanted))
-
-    async def _ask_price(self, wanted: ModelPricing) -> None:
-        try:
-            answers = await self.site.billing.price([wanted])
-            told = Priced(answers[0], "")
-        except BillingError as error:
-            told = Priced(None, str(error))
-        finally:
-            self._pricing.discard(wanted.deployment)
-        if wanted.deployment not in self.models:
-            return  # it went meanwhile
-        self._priced[wanted.deployment] = (wanted, told)
-        self.queue.add(wanted.deployment)
-        if told.answer is None:
-            loop = asyncio.get_running_loop()
-            loop.call_later(REFUSED_SECONDS, self._ask_again, wanted, told)
-
-    def _ask_again(self, wanted: ModelPricing, told: Priced) -> None:
-        """A refusal may be of billing's making; a new version of it may think otherwise."""
-        if self._priced.get(wanted.deployment) == (wanted, told):
-            del self._priced[wanted.deployment]
-            self.queue.add(wanted.deployment)
 
     async def _report(self, model: Model, verdict: Verdict, deployment: str) -> None:
         obj = self.state.resources.get(deployment)
         if obj is None:
             return
         before = obj.get("status") or {}
-        _, priced = self._priced.get(deployment, (None, Priced()))
+        priced = self._prices.of(deployment)
         after = report.written(model, verdict, priced, obj, self.site.base_url, time.time())
         if after == before:
             return

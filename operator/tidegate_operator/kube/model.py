@@ -283,10 +283,10 @@ class Model:
 
     def _judge(self, now: float) -> None:
         """Whether the start that is running has failed."""
-        if self.ready() or not self.desired:
-            self.failure = None if self.ready() else self.failure
+        found = self._trouble() if self.desired else None
+        if self.ready():
+            self.failure = self._lagging(found, now)
             return
-        found = self._trouble()
         if found is None:
             return
         begun = self.cold.held_at or now
@@ -306,16 +306,30 @@ class Model:
             final=final,
         )
 
+    def _lagging(self, found: Trouble | None, now: float) -> Failure | None:
+        """What keeps a further replica from starting while others serve: told, and final to nobody."""
+        if found is None:
+            return None
+        known = self.failure
+        if known is not None and (known.reason, known.final) == (found.reason, False):
+            return known
+        start = self.cold.id or self._start_id()
+        return Failure(
+            start_id=start, reason=found.reason, message=found.message, at=now, final=False
+        )
+
     def _trouble(self) -> Trouble | None:
         for uid in self.staying():
             pod = self.pods[uid]
+            if answered(pod):
+                continue
             refusal = self.refused.get(epoch(pod))
             if refusal is not None:
                 return Trouble("AnswerFailed", refusal.error, passing=False)
             found = trouble(pod)
             if found is not None:
                 return found
-        return None if self.pods else self.blocked
+        return self.blocked if len(self.staying()) < self.desired else None
 
 
 def not_created(deployment: Object) -> Trouble | None:

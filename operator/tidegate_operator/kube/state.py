@@ -11,7 +11,13 @@ the end of another one that has its name.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from tidegate_runtime.contract.cluster import LABEL_MODEL, label_value, owner
+from tidegate_runtime.contract.cluster import (
+    LABEL_MODEL,
+    child_name,
+    label_value,
+    made_for,
+    owner,
+)
 
 Object = Mapping[str, Any]
 
@@ -129,15 +135,17 @@ class State:
         return owner(namespace, self.namespaces.get(namespace, {}))
 
     def pods_of(self, deployment: str) -> Iterator[Object]:
-        """Its pods, ended ones left out."""
+        """Its pods, ended ones left out, and others that have its label."""
+        name = deployment.partition("/")[2]
         for pod in self._pods.get(_place(deployment), {}).values():
-            if pod.get("status", {}).get("phase") not in {"Succeeded", "Failed"}:
+            ended = pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}
+            if not ended and made_for(pod, name):
                 yield pod
 
     def child_of(self, deployment: str, kind: str) -> Object | None:
-        """Its child of a kind of which it has one."""
-        found = self.children_of(deployment)
-        return next((obj for where, obj in found.items() if where.kind == kind), None)
+        """Its child of a kind of which it has one, by its name."""
+        name = child_name(deployment.partition("/")[2])
+        return self.children_of(deployment).get(Child(kind, name))
 
     def children_of(self, deployment: str) -> Mapping[Child, Object]:
         """All its children."""

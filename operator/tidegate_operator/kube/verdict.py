@@ -51,6 +51,7 @@ class Verdicts:
         self._state, self._platform = state, platform
         self._judged: dict[str, _Judged] = {}
         self._conflicts: Mapping[str, str] = {}
+        self._missed: Mapping[str, str] = {}
 
     def of(self, deployment: str) -> Verdict | None:
         """The verdict on a deployment; None where there is no such resource."""
@@ -60,6 +61,9 @@ class Verdicts:
         lost = self._conflicts.get(deployment)
         if lost and judged.verdict.valid:
             return Verdict(judged.verdict.resource, NAME_CONFLICT, lost)
+        missed = self._missed.get(deployment)
+        if missed and judged.verdict.valid:
+            return judged.verdict._replace(message=f"the resource is valid, but {missed}")
         return judged.verdict
 
     def settle(self) -> list[str]:
@@ -71,12 +75,11 @@ class Verdicts:
             for judged in (self._look(key) for key in self._state.resources)
             if judged is not None
         ]
-        before, self._conflicts = self._conflicts, NameTable.build(views).conflicts
-        return [
-            key
-            for key in before.keys() | self._conflicts.keys()
-            if before.get(key) != self._conflicts.get(key)
-        ]
+        table = NameTable.build(views)
+        before = {**self._missed, **self._conflicts}
+        self._conflicts, self._missed = table.conflicts, table.missed
+        after = {**self._missed, **self._conflicts}
+        return [key for key in before.keys() | after.keys() if before.get(key) != after.get(key)]
 
     def _look(self, deployment: str) -> _Judged | None:
         obj = self._state.resources.get(deployment)

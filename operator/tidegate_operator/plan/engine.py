@@ -21,7 +21,7 @@ from tidegate_operator.plan.weights import (
     token_secret,
     weights,
 )
-from tidegate_operator.platform import EngineImage, Platform, Profile, chosen
+from tidegate_operator.platform import Chosen, EngineImage, Platform, chosen
 from tidegate_runtime.contract import cluster
 from tidegate_runtime.contract.spec import ModelDeployment
 from tidegate_runtime.engines.vllm import args as vllm_args
@@ -97,13 +97,13 @@ def _sim(resource: ModelDeployment, platform: Platform) -> Runs:
 
 
 def _vllm(resource: ModelDeployment, platform: Platform, guard_secret: str) -> Runs:
-    profile = chosen(resource, platform).profile
+    on = chosen(resource, platform)
     offered = platform.engines.vllm
     source = weights(resource)
-    made = vllm_args.command(_serve(resource, profile, source, guard_secret), _WRITABLE)
+    made = vllm_args.command(_serve(resource, on, source, guard_secret), _WRITABLE)
     guard = {"name": "guard", "configMap": _guard_file(resource)}
     fetch = None if source.fetch is None else tuple(map(_literal, source.fetch))
-    image = _image(resource, offered)
+    image = _image(resource, offered, on.profile.image)
     return Runs(
         image=image,
         pull_policy=offered.pull_policy,
@@ -122,7 +122,7 @@ def _vllm(resource: ModelDeployment, platform: Platform, guard_secret: str) -> R
 
 
 def _serve(
-    resource: ModelDeployment, profile: Profile, source: Weights, guard_secret: str
+    resource: ModelDeployment, on: Chosen, source: Weights, guard_secret: str
 ) -> vllm_args.Serve:
     spec = resource.spec
     return vllm_args.Serve(
@@ -136,9 +136,10 @@ def _serve(
         drain_seconds=spec.drain.timeout_seconds,
         max_concurrency=spec.scaling.concurrency_limit,
         task="embed" if spec.model.task == "embed" else "generate",
-        device=profile.device,
+        device=on.profile.device,
+        devices=max(1, on.gpus),
         args=tuple(spec.engine.args),
-        env=dict(profile.env) | _plain(resource),
+        env=dict(on.profile.env) | _plain(resource),
     )
 
 
@@ -146,9 +147,9 @@ def _guard_file(resource: ModelDeployment) -> Object:
     return {"name": names.child(resource), "items": [{"key": GUARD_FILE, "path": GUARD_FILE}]}
 
 
-def _image(resource: ModelDeployment, offered: EngineImage) -> str:
+def _image(resource: ModelDeployment, offered: EngineImage, for_devices: str = "") -> str:
     engine = resource.spec.engine
-    return engine.image or offered.versions.get(engine.version, offered.image)
+    return engine.image or offered.versions.get(engine.version, for_devices or offered.image)
 
 
 def _plain(resource: ModelDeployment) -> dict[str, str]:

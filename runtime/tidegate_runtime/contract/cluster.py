@@ -156,6 +156,20 @@ def engine_status(pod: Object) -> Object:
     return next((one for one in found if one.get("name") == ENGINE_CONTAINER), {})
 
 
+def made_for(pod: Object, name: str) -> str:
+    """The UID of the resource `name` that a pod was made for; empty where its Deployment is not what
+    made it: the label alone, which anybody who makes pods can write, makes no replica."""
+    metadata = pod["metadata"]
+    owners: Iterable[Object] = metadata.get("ownerReferences") or []
+    ours = any(
+        one.get("controller")
+        and one.get("kind") == "ReplicaSet"
+        and str(one.get("name", "")).startswith(f"{child_name(name)}-")
+        for one in owners
+    )
+    return str((metadata.get("annotations") or {}).get(OWNER_UID, "")) if ours else ""
+
+
 def epoch(pod: Object) -> str:
     """`<pod uid>.<container restarts>`."""
     return f"{pod['metadata']['uid']}.{engine_status(pod).get('restartCount', 0)}"

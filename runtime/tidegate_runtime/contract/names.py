@@ -1,12 +1,19 @@
 """Which deployment a model name means to a tenant: one rule, for operator and router alike.
 
-A name belongs to one deployment in each tenant's view: the tenant's own first, then what is shared
-with it (public deployments and those that list the tenant). Within either group the oldest wins,
-then the smaller `namespace/name`. An alias is a name like any other.
+A name belongs to one deployment in each tenant's view: the tenant's own first, then public ones, then
+those that list the tenant. Within each group the oldest wins, then the smaller `namespace/name`. An
+alias is a name like any other.
 
-    platform/a   Public,  "qwen"   oldest     team-b sees it as "qwen"
-    platform/b   Public,  "qwen"   younger    in conflict: nobody but its owner would reach it
-    team-c/mine  Private, "qwen"   youngest   team-c sees its own: shadowing is not a conflict
+A deployment whose own name (not an alias) belongs to an older one, of the same owner or, for a public
+one, public like it, is in conflict: it holds no name at all, for anybody, and its aliases are free.
+So a deployment is in conflict exactly when its owner cannot call it by its name, and what is not in
+conflict serves:
+
+    platform/a   Public,  "qwen"   oldest     everybody sees it as "qwen"
+    platform/b   Public,  "qwen"   younger    in conflict, until platform/a goes
+    team-c/mine  Private, "qwen"   youngest   team-c sees its own: shadowing is no conflict
+    team-d/ours  Private, "qwen"   lists team-e, which sees platform/a: nobody takes a public name
+                                   from others by listing them
 
 A table is built anew from each picture of the world, so a loser is promoted by the winner's going
 and nothing has to remember that it lost. Its size is that of the names plus the access lists: a
@@ -20,6 +27,8 @@ from tidegate_runtime.contract.links import ModelView
 
 _NOTHING: Mapping[str, ModelView] = {}
 
+_Names = dict[str, ModelView]
+
 
 @dataclass(frozen=True)
 class NameTable:
@@ -29,19 +38,29 @@ class NameTable:
     public: Mapping[str, ModelView]
     by_tenant: Mapping[str, Mapping[str, ModelView]]
     conflicts: Mapping[str, str]
-    """Deployments that lost a name, each with a sentence saying which and to whom."""
+    """Deployments that hold no name, each with a sentence saying which was lost and to whom."""
+    missed: Mapping[str, str]
+    """Deployments that serve, but lack an alias that an older one has, each with a sentence."""
 
     @staticmethod
     def build(views: Iterable[ModelView]) -> "NameTable":
         """The table of `views`. Those with `valid=False` hold no name and are left out."""
         ordered = tuple(sorted((view for view in views if view.valid), key=_age))
+        public: _Names = {}
+        own: dict[str, _Names] = {}
         conflicts: dict[str, str] = {}
-        public = _award((v for v in ordered if v.visibility == "Public"), conflicts)
-        by_tenant = {
-            tenant: _view_of(tenant, own, listed, public, conflicts)
-            for tenant, (own, listed) in _grouped(ordered).items()
-        }
-        return NameTable(ordered, public, by_tenant, conflicts)
+        missed: dict[str, str] = {}
+        for view in ordered:
+            tables = [own.setdefault(view.owner, {})]
+            if view.visibility == "Public":
+                tables.append(public)
+            rival = _holder(tables, view.name)
+            if rival is not None:
+                conflicts[view.deployment] = _loss("model name", view.name, rival)
+                continue
+            _award(view, tables, missed)
+        serving = tuple(view for view in ordered if view.deployment not in conflicts)
+        return NameTable(ordered, public, _with_listed(serving, own, public), conflicts, missed)
 
     def lookup(self, tenant: str, name: str) -> ModelView | None:
         """The deployment `name` means to `tenant`; None alike for unknown and for foreign ones."""
@@ -58,57 +77,38 @@ def _age(view: ModelView) -> tuple[float, str]:
     return view.created, view.deployment
 
 
-def _names(view: ModelView) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((view.name, *view.aliases)))
+def _holder(tables: Iterable[_Names], name: str) -> ModelView | None:
+    return next((table[name] for table in tables if name in table), None)
 
 
-def _award(views: Iterable[ModelView], conflicts: dict[str, str]) -> dict[str, ModelView]:
-    """Give each name to the first of `views` (oldest first) that has it; note the losers."""
-    won: dict[str, ModelView] = {}
-    for view in views:
-        for name in _names(view):
-            winner = won.setdefault(name, view)
-            if winner.deployment != view.deployment:
-                conflicts.setdefault(view.deployment, _loss(name, winner))
-    return won
+def _award(view: ModelView, tables: list[_Names], missed: dict[str, str]) -> None:
+    """Enter the names of `view`; an alias that is taken anywhere it would count is left out."""
+    for name in dict.fromkeys((view.name, *view.aliases)):
+        rival = _holder(tables, name)
+        if rival is not None:
+            missed.setdefault(view.deployment, _loss("alias", name, rival))
+            continue
+        for table in tables:
+            table[name] = view
 
 
-def _loss(name: str, winner: ModelView) -> str:
-    return f"the model name {name!r} belongs to {winner.deployment}, which is older"
+def _loss(what: str, name: str, winner: ModelView) -> str:
+    return f"the {what} {name!r} belongs to {winner.deployment}, which is older"
 
 
-def _grouped(
-    ordered: Iterable[ModelView],
-) -> dict[str, tuple[list[ModelView], list[ModelView]]]:
-    """Per tenant that owns or is listed: its own deployments, and those that list it."""
-    groups: dict[str, tuple[list[ModelView], list[ModelView]]] = {}
-    for view in ordered:
-        groups.setdefault(view.owner, ([], []))[0].append(view)
+def _with_listed(
+    serving: Iterable[ModelView], own: Mapping[str, _Names], public: _Names
+) -> dict[str, _Names]:
+    """What differs for each tenant from the public table: its own, and what lists it."""
+    seen = {tenant: dict(names) for tenant, names in own.items()}
+    for view in serving:
+        if view.visibility == "Public":
+            continue
         for tenant in dict.fromkeys(view.tenants):
-            if tenant != view.owner and view.visibility != "Public":
-                groups.setdefault(tenant, ([], []))[1].append(view)
-    return groups
-
-
-def _view_of(
-    tenant: str,
-    own: list[ModelView],
-    listed: list[ModelView],
-    public: Mapping[str, ModelView],
-    conflicts: dict[str, str],
-) -> dict[str, ModelView]:
-    """The names that differ for `tenant` from what everybody sees."""
-    seen = _award(own, conflicts)
-    for view in listed:
-        for name in _names(view):
-            holder = seen.get(name)
-            if holder is not None and holder.owner == tenant:
-                continue  # its own comes first: shadowing is no conflict
-            rival = holder or public.get(name)
-            if rival is None or _age(view) < _age(rival):
-                if rival is not None:
-                    conflicts.setdefault(rival.deployment, _loss(name, view))
-                seen[name] = view
-            elif rival.deployment != view.deployment:
-                conflicts.setdefault(view.deployment, _loss(name, rival))
+            if tenant == view.owner:
+                continue
+            names = seen.setdefault(tenant, {})
+            for name in dict.fromkeys((view.name, *view.aliases)):
+                if name not in public and own.get(view.owner, {}).get(name) is view:
+                    names.setdefault(name, view)
     return seen

@@ -24,12 +24,14 @@ from tidegate_runtime.contract import cluster
 from tidegate_runtime.contract.links import ModelView, Replica, WorldLine
 from tidegate_runtime.kube.watch import Object, Source
 
-OWNER_UID: Final = cluster.OWNER_UID
-"""On a pod, where the operator sets it: the UID of the resource it was made for. A pod that was
-made for an earlier one of the same name has that one's guard, and gets nothing new."""
-
 Name = tuple[str, str]
 """Namespace and name."""
+
+
+class _Owner(TypedDict, total=False):
+    kind: str
+    name: str
+    controller: bool
 
 
 class _Metadata(TypedDict, total=False):
@@ -38,6 +40,7 @@ class _Metadata(TypedDict, total=False):
     uid: str
     labels: dict[str, str]
     annotations: dict[str, str]
+    ownerReferences: list[_Owner]
     creationTimestamp: str | None
     deletionTimestamp: str
 
@@ -267,7 +270,10 @@ def _replica(pod: Object, deployment: str, uid: str, secret: str) -> Replica | N
     told = cluster.replica(pod, deployment, secret)
     if told is None:
         return None
-    made_for = pod["metadata"].get("annotations", {}).get(OWNER_UID, uid)
+    made_for = cluster.made_for(pod, deployment.partition("/")[2])
+    if not made_for:
+        return None
+    # Made for an earlier one of the same name, it has that one's guard, and gets nothing new.
     if made_for != uid:
         told = msgspec.structs.replace(told, state="draining")
     return msgspec.structs.replace(told, lost=True) if lost(pod) else told

@@ -29,6 +29,7 @@ VALUES: dict[str, Any] = {
     "imagePullPolicy": "IfNotPresent",
     "profiles": {
         "cpu": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "8Gi"}},
+        "nvidia-l4": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "8Gi"}},
     },
     "policy": {
         "public": ["platform"],

@@ -46,7 +46,8 @@ class Serve:
     """What one vLLM process is to serve, and how.
 
     `names` are the model names it answers to, the first is the one in its answers. `cpus` are the
-    cores its threads are bound to; empty = vLLM's own choice, which leaves one core free.
+    cores its threads are bound to; empty = vLLM's own choice, which leaves one core free. `devices`:
+    how many GPUs it has.
     `guard_folder` is where that process finds the guard, and nothing else to import."""
 
     python: Path
@@ -60,6 +61,7 @@ class Serve:
     guard_folder: Path = GUARD_FOLDER
     task: Task = "generate"
     device: Device = "cpu"
+    devices: int = 1
     cpus: tuple[int, ...] = ()
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
@@ -106,8 +108,23 @@ def _argv(serve: Serve) -> tuple[str, ...]:
         "--enable-prompt-tokens-details",
         "--disable-uvicorn-access-log",
         *_task(serve),
+        *_parallel(serve),
         *serve.args,
     )
+
+
+_PARALLEL: Final = (
+    "--tensor-parallel-size", "-tp", "--pipeline-parallel-size", "-pp", "--data-parallel-size",
+    "-dp",
+)  # fmt: skip
+
+
+def _parallel(serve: Serve) -> tuple[str, ...]:
+    """All devices of the replica for one model, unless its own arguments divide them."""
+    given = {one.partition("=")[0].replace("_", "-") for one in serve.args}
+    if serve.device != "gpu" or serve.devices == 1 or given & set(_PARALLEL):
+        return ()
+    return ("--tensor-parallel-size", str(serve.devices))
 
 
 def _task(serve: Serve) -> tuple[str, ...]:
