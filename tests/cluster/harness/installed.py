@@ -40,6 +40,16 @@ VALUES: dict[str, Any] = {
 }
 
 
+WEIGHTS = "cpu-with-weights"
+"""The profile of what runs the real engine: its image is on one node of a cluster of ours, and the
+scheduler's own preference for that node is weaker than an even spread."""
+
+
+def _with_weights(cluster: Cluster) -> dict[str, Any]:
+    selector = {"kubernetes.io/hostname": cluster.nodes[0].name} if cluster.nodes else {}
+    return {**VALUES["profiles"]["cpu"], "nodeSelector": selector}
+
+
 def load_images(cluster: Cluster, *, vllm: bool) -> dict[str, str]:
     """Build what is not cached, put it on the nodes (the CPU engine on one), return the names."""
     given = os.environ.get("TEST_IMAGE")
@@ -193,7 +203,8 @@ def _decoded(secret: dict[str, Any] | None, key: str) -> str:
 
 def install(cluster: Cluster, names: dict[str, str], *flags: str) -> None:
     """`helm install` (or upgrade) with the values above, waiting until everything is ready."""
-    values = VALUES | {"image": names["tidegate"]}
+    profiles = {**VALUES["profiles"], WEIGHTS: _with_weights(cluster)}
+    values = VALUES | {"image": names["tidegate"], "profiles": profiles}
     if names["vllm"]:
         values |= {"engines": {"vllm": {"image": names["vllm"]}}}
     if get(cluster, "namespace", SYSTEM) is None:
