@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -50,9 +51,17 @@ def own_cluster(cluster: Cluster) -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def tidegate(cluster: Cluster) -> Iterator[Platform]:
+def engine(cluster: Cluster) -> Iterator[Future[None]]:
+    """The CPU engine's image on its way to a node, beside the tests that do without it."""
+    archive = installed.build_engine()
+    with ThreadPoolExecutor(1) as beside:
+        yield beside.submit(installed.load_engine, cluster, archive)
+
+
+@pytest.fixture(scope="session")
+def tidegate(cluster: Cluster, engine: Future[None]) -> Iterator[Platform]:
     """Tidegate, installed by its chart with the shipped image."""
-    names = installed.load_images(cluster, vllm=True)
+    names = installed.load_images(cluster)
     installed.install(cluster, names)
     with installed.platform(cluster) as running:
         yield running

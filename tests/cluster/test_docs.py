@@ -32,7 +32,7 @@ def test_uninstall_leaves_resources_and_data(tidegate: Platform, own_cluster: Cl
     assert tidegate.mdep("stays", "stays")
     claims = {claim["metadata"]["name"] for claim in items(own_cluster, "pvc", SYSTEM)}
     assert {"tidegate-billing", "data-tidegate-router-0"} <= claims
-    installed.install(own_cluster, installed.load_images(own_cluster, vllm=False))
+    installed.install(own_cluster, installed.load_images(own_cluster))
     with installed.platform(own_cluster) as again:
         assert before <= {event["event_id"] for event in again.events(tenant="stays")}
         again.phase("stays", "stays", "Idle", "Ready")

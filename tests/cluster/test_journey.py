@@ -3,6 +3,7 @@
 import base64
 import os
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import httpx
@@ -88,7 +89,10 @@ def test_sim_from_zero_and_back(tidegate: Platform, team: str) -> None:
 
 
 @pytest.mark.vllm
-def test_a_real_model_from_zero_and_back(tidegate: Platform, team: str) -> None:
+def test_a_real_model_from_zero_and_back(
+    tidegate: Platform, team: str, engine: Future[None]
+) -> None:
+    engine.result()
     if os.environ.get("TEST_IMAGE") and not os.environ.get("TEST_VLLM_IMAGE"):
         pytest.skip("TEST_VLLM_IMAGE names no image of the engine for this cluster")
     example = str(ROOT / "examples" / "smollm2.yaml")

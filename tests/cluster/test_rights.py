@@ -109,7 +109,7 @@ def test_an_upgrade_brings_an_older_definition_up_to_date(tidegate: Platform) ->
     older = [{"op": "remove", "path": "/spec/versions/0/additionalPrinterColumns/0"}]
     tidegate.kubectl("patch", "crd", DEFINITION, "--type=json", "-p", json.dumps(older))
     assert columns(tidegate) == before[1:]
-    names = installed.load_images(tidegate.cluster, vllm=True)
+    names = installed.load_images(tidegate.cluster)
     installed.install(tidegate.cluster, names, "--force-conflicts")
     assert columns(tidegate) == before
 

@@ -14,12 +14,12 @@ OF_THE_AUDIT_LOG = {
 
 
 def test_a_few_wakes(tidegate: Platform) -> None:
-    report = wakes.measure(tidegate, wakes=6, models=3, seed=4, idle=1)
+    report = wakes.measure(tidegate, wakes=3, models=3, seed=4, idle=1)
     print(report.as_text())
     assert report.wrong == []
     known = FIGURES | (OF_THE_AUDIT_LOG if tidegate.cluster.audit_log else set())
     assert report.figures.keys() == known
-    assert {one.n for one in report.figures.values()} == {6}
+    assert {one.n for one in report.figures.values()} == {3}
 
 
 def test_the_order_is_seeded_and_goes_round() -> None:

@@ -303,7 +303,7 @@ def platform(routers: int, operators: int) -> Iterator[Platform]:
         given = os.environ.get("KUBECONFIG")
         outside = clusters.outside(given) if given else None
         cluster = outside or stack.enter_context(clusters.held())
-        names = installed.load_images(cluster, vllm=False)
+        names = installed.load_images(cluster)
         counts = (f"--set=router.replicas={routers}", f"--set=operator.replicas={operators}")
         # Whoever has counted them by hand before, as tests of faults do, owns the counts.
         force = "--force-conflicts"

@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,10 +164,23 @@ def _snapshot(root: Path, recipe: Recipe, folder: Path) -> Path:
 
 
 def load(archive: Path, sockets: Sequence[Path | str]) -> None:
-    """Give an archive to the containerd behind each socket. Raises CalledProcessError."""
-    for socket in sockets:
-        command = ["ctr", "--address", str(socket), "-n", "k8s.io"]
-        _run([*command, "images", "import", str(archive)])
+    """Give an archive to the containerd behind each socket, to all at once, where it is not there yet.
+
+    Raises CalledProcessError."""
+    with ThreadPoolExecutor(max(1, len(sockets))) as each:
+        list(each.map(lambda socket: _load(archive, Path(socket)), sockets))
+
+
+def _load(archive: Path, socket: Path) -> None:
+    # Noted beside the socket, in a folder that goes with the node. One name has one content at a
+    # time, so a note of another content of the same image is over.
+    note = socket.parent / f"loaded-{archive.stem}"
+    if note.exists():
+        return
+    for over in socket.parent.glob(f"loaded-{archive.stem.rpartition('-')[0]}-*"):
+        over.unlink()
+    _run(["ctr", "--address", str(socket), "-n", "k8s.io", "images", "import", str(archive)])
+    note.touch()
 
 
 @contextmanager

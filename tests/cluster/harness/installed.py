@@ -50,20 +50,25 @@ def _with_weights(cluster: Cluster) -> dict[str, Any]:
     return {**VALUES["profiles"]["cpu"], "nodeSelector": selector}
 
 
-def load_images(cluster: Cluster, *, vllm: bool) -> dict[str, str]:
-    """Build what is not cached, put it on the nodes (the CPU engine on one), return the names."""
+def load_images(cluster: Cluster) -> dict[str, str]:
+    """Build the platform's image if it is not cached, put it on the nodes, return all names."""
     given = os.environ.get("TEST_IMAGE")
     if given:
         return {"tidegate": given, "vllm": os.environ.get("TEST_VLLM_IMAGE", "")}
-    sockets = [node.socket for node in cluster.nodes]
     tidegate = images.build("tidegate")
-    images.load(tidegate.archive, sockets)
-    names = {"tidegate": tidegate.name, "vllm": "tidegate-vllm-cpu:dev"}
-    if vllm:
-        engine = images.build("vllm-cpu")
-        images.load(engine.archive, sockets[:1])
-        names["vllm"] = engine.name
-    return names
+    images.load(tidegate.archive, [node.socket for node in cluster.nodes])
+    return {"tidegate": tidegate.name, "vllm": images.RECIPES["vllm-cpu"].name}
+
+
+def build_engine() -> Path | None:
+    """The archive of the CPU engine's image, built if it is not cached; None where one was given."""
+    return None if os.environ.get("TEST_IMAGE") else images.build("vllm-cpu").archive
+
+
+def load_engine(cluster: Cluster, archive: Path | None) -> None:
+    """Put it on one node: unpacking its 3 GB takes a minute."""
+    if archive is not None:
+        images.load(archive, [node.socket for node in cluster.nodes[:1]])
 
 
 def namespace(cluster: Cluster, name: str, tenant: str = "") -> None:

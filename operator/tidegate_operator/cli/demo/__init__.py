@@ -19,7 +19,9 @@ from tidegate_operator.cli.tables import print_json
 
 def run(engine: str, wakes: int, *, as_json: bool, cache: str | None) -> int:
     """Play the demo and show its result. 0 only where the numbers close."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    # SIGINT by name, too: a shell's background job is born deaf to it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     story = Story() if as_json else Told()
     result: Mapping[str, Any]
     status = 1
