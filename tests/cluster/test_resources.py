@@ -404,7 +404,7 @@ def test_suspended_now_and_back_again(tidegate: Platform, space: str) -> None:
 def test_an_override_holds_until_its_end(tidegate: Platform, space: str) -> None:
     put(tidegate, "forced", space, idle=1, maximum=2)
     tidegate.phase("forced", space, "Idle")
-    end = datetime.now(UTC) + timedelta(seconds=12)
+    end = (datetime.now(UTC) + timedelta(seconds=12)).replace(microsecond=0)  # as it is written
     tidegate.kubectl(
         "-n", space, "annotate", "mdep", "forced", "tidegate.dev/replicas=2",
         f"tidegate.dev/replicas-until={end.strftime('%Y-%m-%dT%H:%M:%SZ')}",
