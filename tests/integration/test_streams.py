@@ -62,9 +62,8 @@ def test_two_routers_beside_one_billing(tmp_path: Path) -> None:
         events = up.events()
         assert {e["request_id"] for e in events if e["billed"]} == set(ids)
         assert not running.audit(events, up.truth())
-        assert len([e for e in events if e["reason"] == "probe"]) == 2, (
-            "each router asks for itself"
-        )
+        # Each asks for itself, unless the other's answer was told before it saw the engine.
+        assert len([e for e in events if e["reason"] == "probe"]) in {1, 2}
 
 
 def test_private_models_are_as_if_they_were_not(tmp_path: Path) -> None:
