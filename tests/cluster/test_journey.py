@@ -1,6 +1,5 @@
 """The main line on a real cluster: install, apply, ask, be billed, go to zero, wake, remove."""
 
-import base64
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -110,8 +109,7 @@ def refuses_strangers(tidegate: Platform, space: str, resource: str) -> None:
     """Every route that the real engine says it has, but `/health`, wants the guard's secret."""
     if tidegate.cluster.folder is None:
         return  # pods' addresses are reached from here on a cluster of ours only
-    secret = get(tidegate.cluster, "secret", f"mdep-{resource}", space) or {}
-    guard = base64.b64decode(secret["data"]["guard"]).decode()
+    guard = tidegate.guard(resource, space)
     address = tidegate.pods(resource, space)[0]["status"]["podIP"]
     with httpx.Client(base_url=f"http://{address}:8000", trust_env=False, timeout=10) as engine:
         known = engine.get("/openapi.json", headers={"authorization": f"Bearer {guard}"}).json()

@@ -358,9 +358,8 @@ def test_a_pod_is_as_restricted_as_can_be(tidegate: Platform, space: str) -> Non
     assert spec["readinessGates"] == [{"conditionType": "tidegate.dev/answered"}]
     guard = next(one for one in engine["env"] if one["name"] == "ENGINE_GUARD_SECRET")
     assert guard["valueFrom"]["secretKeyRef"] == {"name": "mdep-strict", "key": "guard"}
-    secret = (get(tidegate.cluster, "secret", "mdep-strict", space) or {})["data"]["guard"]
     everything = json.dumps([items(tidegate.cluster, k, space) for k in ("pods", "configmap")])
-    assert base64.b64decode(secret).decode() not in everything
+    assert tidegate.guard("strict", space) not in everything
     tidegate.kubectl("-n", space, "delete", "mdep", "strict")
 
 
@@ -464,8 +463,7 @@ def test_a_deletion_sees_its_requests_out_and_leaves_nothing(
 
 def _in_flight(tidegate: Platform, name: str, space: str) -> bool:
     """Whether its engine is answering somebody now, by the engine's own word."""
-    secret = (get(tidegate.cluster, "secret", f"mdep-{name}", space) or {})["data"]["guard"]
-    headers = {"authorization": f"Bearer {base64.b64decode(secret).decode()}"}
+    headers = {"authorization": f"Bearer {tidegate.guard(name, space)}"}
     with port_forward(tidegate.cluster, f"svc/mdep-{name}", 8000, space) as port:
         url = f"http://127.0.0.1:{port}/metrics"
         text = httpx.get(url, headers=headers, trust_env=False).text

@@ -1,6 +1,5 @@
 """Who reaches what: the guard of an engine, the tenant of a namespace, names, and the policy."""
 
-import base64
 import json
 import time
 from collections.abc import Iterator
@@ -134,11 +133,6 @@ def stranger(tidegate: Platform, space: str, *words: str) -> dict[str, dict[str,
     return dict(json.loads(said))
 
 
-def guard_of(tidegate: Platform, space: str, name: str) -> str:
-    secret = wait_for(lambda: get(tidegate.cluster, "secret", f"mdep-{name}", space), "its Secret")
-    return base64.b64decode(secret["data"]["guard"]).decode()
-
-
 def test_an_engine_refuses_whoever_is_not_a_router(
     tidegate: Platform, acme: str, lone: str
 ) -> None:
@@ -147,7 +141,7 @@ def test_an_engine_refuses_whoever_is_not_a_router(
     put(tidegate, "neighbour", lone)
     assert tidegate.ask("acme", "guarded").status_code == 200
     address = tidegate.pods("guarded", acme)[0]["status"]["podIP"]
-    right, other = guard_of(tidegate, acme, "guarded"), guard_of(tidegate, lone, "neighbour")
+    right, other = tidegate.guard("guarded", acme), tidegate.guard("neighbour", lone)
     assert right != other
     seen = stranger(tidegate, lone, address, right, other)
     assert set(seen.pop("GET /health").values()) == {200}

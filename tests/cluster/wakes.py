@@ -116,8 +116,8 @@ def _met(fine: bool) -> str:
 
 def told_by_operators(cluster: Cluster) -> dict[str, list[dict[str, Any]]]:
     """Scale writes and cold starts of all operators; only one at a time leads and writes."""
-    secret = kubectl.get(cluster, "secret", "tidegate-secrets", SYSTEM)
-    headers = {"authorization": f"Bearer {installed._decoded(secret, 'internal-token')}"}
+    token = kubectl.secret(cluster, "tidegate-secrets", "internal-token", SYSTEM)
+    headers = {"authorization": f"Bearer {token}"}
     found: dict[str, list[dict[str, Any]]] = {"scale_writes": [], "cold_starts": []}
     for pod in kubectl.items(cluster, "pods", SYSTEM, "app.kubernetes.io/component=operator"):
         target = f"pod/{pod['metadata']['name']}"

@@ -106,3 +106,25 @@ def test_the_guards_folder_holds_nothing_else_to_import() -> None:
 def test_what_would_disarm_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="engine"):
         command(serve(**changes), {})
+
+
+@pytest.mark.parametrize(
+    ("devices", "args", "told"),
+    [
+        (1, (), False),
+        (4, (), True),
+        (4, ("--max-model-len", "4096"), True),
+        (4, ("--tensor-parallel-size", "2"), False),
+        (4, ("--tensor_parallel_size=2",), False),
+        (4, ("-tp", "4"), False),
+        (4, ("--pipeline-parallel-size", "4"), False),
+    ],
+)
+def test_several_gpus_serve_one_model_unless_its_own_arguments_divide_them(
+    devices: int, args: tuple[str, ...], told: bool
+) -> None:
+    argv = command(serve(device="gpu", devices=devices, args=args), {}).argv
+    ours = argv[: len(argv) - len(args)]
+    assert ("--tensor-parallel-size" in ours) is told
+    assert not told or ours[-2:] == ("--tensor-parallel-size", str(devices))
+    assert "--tensor-parallel-size" not in command(serve(devices=4), {}).argv

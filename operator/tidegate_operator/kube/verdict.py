@@ -50,18 +50,17 @@ class Verdicts:
     def __init__(self, state: State, platform: Platform) -> None:
         self._state, self._platform = state, platform
         self._judged: dict[str, _Judged] = {}
-        self._conflicts: Mapping[str, str] = {}
-        self._missed: Mapping[str, str] = {}
+        self._table = NameTable.build([])
 
     def of(self, deployment: str) -> Verdict | None:
         """The verdict on a deployment; None where there is no such resource."""
         judged = self._look(deployment)
         if judged is None:
             return None
-        lost = self._conflicts.get(deployment)
+        lost = self._table.conflicts.get(deployment)
         if lost and judged.verdict.valid:
             return Verdict(judged.verdict.resource, NAME_CONFLICT, lost)
-        missed = self._missed.get(deployment)
+        missed = self._table.missed.get(deployment)
         if missed and judged.verdict.valid:
             return judged.verdict._replace(message=f"the resource is valid, but {missed}")
         return judged.verdict
@@ -75,10 +74,9 @@ class Verdicts:
             for judged in (self._look(key) for key in self._state.resources)
             if judged is not None
         ]
-        table = NameTable.build(views)
-        before = {**self._missed, **self._conflicts}
-        self._conflicts, self._missed = table.conflicts, table.missed
-        after = {**self._missed, **self._conflicts}
+        before = _losses(self._table)
+        self._table = NameTable.build(views)
+        after = _losses(self._table)
         return [key for key in before.keys() | after.keys() if before.get(key) != after.get(key)]
 
     def _look(self, deployment: str) -> _Judged | None:
@@ -93,6 +91,11 @@ class Verdicts:
             known = _Judged(stamp, *_judge(obj, owner, self._platform))
             self._judged[deployment] = known
         return known
+
+
+def _losses(table: NameTable) -> dict[str, str]:
+    """What is said of each deployment that lost a name; never both, for who has none misses none."""
+    return {**table.missed, **table.conflicts}
 
 
 def _judge(obj: Object, owner: str, platform: Platform) -> tuple[Verdict, ModelView]:

@@ -77,13 +77,17 @@ def _age(view: ModelView) -> tuple[float, str]:
     return view.created, view.deployment
 
 
+def _names(view: ModelView) -> Iterable[str]:
+    return dict.fromkeys((view.name, *view.aliases))
+
+
 def _holder(tables: Iterable[_Names], name: str) -> ModelView | None:
     return next((table[name] for table in tables if name in table), None)
 
 
 def _award(view: ModelView, tables: list[_Names], missed: dict[str, str]) -> None:
     """Enter the names of `view`; an alias that is taken anywhere it would count is left out."""
-    for name in dict.fromkeys((view.name, *view.aliases)):
+    for name in _names(view):
         rival = _holder(tables, name)
         if rival is not None:
             missed.setdefault(view.deployment, _loss("alias", name, rival))
@@ -108,7 +112,7 @@ def _with_listed(
             if tenant == view.owner:
                 continue
             names = seen.setdefault(tenant, {})
-            for name in dict.fromkeys((view.name, *view.aliases)):
+            for name in _names(view):
                 if name not in public and own.get(view.owner, {}).get(name) is view:
                     names.setdefault(name, view)
     return seen

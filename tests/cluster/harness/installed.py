@@ -4,7 +4,6 @@ The values are those of a small machine: everything asks for little, so that two
 hold it all. What is tested is the chart's own default otherwise.
 """
 
-import base64
 import json
 import os
 import subprocess
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from tidegate_runtime.contract import cluster as cluster_contract
 
 from . import evidence, images, kubectl
 from .kubectl import environment, get, helm, items, wait_for
@@ -149,8 +150,7 @@ class Platform:
 
     def api(self, path: str, **params: Any) -> Any:
         """GET of the management API."""
-        secret = get(self.cluster, "secret", "tidegate-admin", SYSTEM)
-        token = _decoded(secret, "token")
+        token = kubectl.secret(self.cluster, "tidegate-admin", "token", SYSTEM)
         answer = httpx.get(
             self.management + path, params=params, trust_env=False, timeout=30,
             headers={"authorization": f"Bearer {token}"},
@@ -179,6 +179,12 @@ class Platform:
         """A condition of a resource; empty where it has none yet."""
         return kubectl.condition(self.mdep(name, space), kind) or {}
 
+    def guard(self, name: str, space: str) -> str:
+        """The secret of a model's engines, as soon as there is one."""
+        child = cluster_contract.child_name(name)
+        wait_for(lambda: get(self.cluster, "secret", child, space), f"the guard of {space}/{name}")
+        return kubectl.secret(self.cluster, child, cluster_contract.GUARD_KEY, space)
+
     def pods(self, name: str, space: str) -> list[dict[str, Any]]:
         """A model's pods."""
         return items(self.cluster, "pods", space, f"tidegate.dev/model={name}")
@@ -200,10 +206,6 @@ class Platform:
             return all(row["unexplained"] == 0 for row in rows)
 
         wait_for(look, "conservation closes", seconds)
-
-
-def _decoded(secret: dict[str, Any] | None, key: str) -> str:
-    return base64.b64decode((secret or {})["data"][key]).decode()
 
 
 def install(cluster: Cluster, names: dict[str, str], *flags: str) -> None:

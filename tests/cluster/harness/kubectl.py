@@ -1,5 +1,6 @@
 """What tests ask of a cluster: kubectl, helm, one object, a port forward, and waiting for a state."""
 
+import base64
 import json
 import os
 import re
@@ -54,6 +55,13 @@ def items(
     """Objects of a kind; `selector` is a label selector."""
     text = kubectl(cluster, "get", kind, "-n", namespace, "-l", selector, "-o", "json")
     return list(json.loads(text)["items"])
+
+
+def secret(cluster: Cluster, name: str, key: str, namespace: str) -> str:
+    """A value of a Secret that is there."""
+    found = get(cluster, "secret", name, namespace)
+    assert found is not None, f"no Secret {namespace}/{name}"
+    return base64.b64decode(found["data"][key]).decode()
 
 
 def apply(cluster: Cluster, *objects: dict[str, Any]) -> None:
