@@ -270,6 +270,14 @@ def test_another_image_may_fetch() -> None:
     assert spec["containers"][0]["image"] == images["image"]
 
 
+def test_a_profile_may_have_an_image_for_its_devices() -> None:
+    on_gpus = msgspec.structs.replace(SETTINGS.profiles["cpu"], image="vllm-for-these:1")
+    on = msgspec.structs.replace(SETTINGS, profiles={**SETTINGS.profiles, "cpu": on_gpus})
+    assert pod(resource(VLLM), on)["containers"][0]["image"] == "vllm-for-these:1"
+    assert engine(resource(VLLM))["image"] == SETTINGS.engines.vllm.image
+    assert pod(resource(SIM), on)["containers"][0]["image"] == SETTINGS.engines.sim.image
+
+
 def test_a_fetched_model_may_be_kept() -> None:
     one = resource(VLLM, model={"uri": "pkg://m==1", "cache": {"size": "5Gi"}})
     claim = planned(one)["PersistentVolumeClaim"]
