@@ -4,16 +4,13 @@ Processes are killed as the kernel kills them: found by their pod's cgroup on th
 that nothing is told beforehand, as `kubectl delete` would.
 """
 
-import contextlib
 import json
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,6 +19,7 @@ from harness import faults, installed
 from harness.installed import ROOT, SYSTEM, Platform, model
 from harness.kubectl import apply, get, is_true, items, kubectl, wait_for
 from harness.layout import Cluster
+from harness.platform_parts import kill, leads, metric, parts, restarted, restarts
 
 SPACE = "faults"
 AWAY_SECONDS = float(os.environ.get("TEST_API_AWAY_SECONDS", "10"))
@@ -87,73 +85,6 @@ class Asked(threading.Thread):
         self.join(seconds)
         assert self.whole, (self.status, self.error, self.lines[-2:])
         return self
-
-
-def parts(cluster: Cluster, part: str) -> list[dict[str, Any]]:
-    """The running pods of a part of the platform."""
-    found = items(cluster, "pods", SYSTEM, f"app.kubernetes.io/component={part}")
-    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
-
-
-def restarts(pod: dict[str, Any]) -> int:
-    """How often its container was started again."""
-    return sum(one["restartCount"] for one in pod["status"].get("containerStatuses", []))
-
-
-def kill(pod: dict[str, Any]) -> None:
-    """SIGKILL to the process of a pod's own program, and to nothing else."""
-    uid = pod["metadata"]["uid"]
-    found = [
-        int(folder.name)
-        for folder in Path("/proc").iterdir()
-        if folder.name.isdigit() and _runs_ours(folder, uid)
-    ]
-    assert len(found) == 1, f"{pod['metadata']['name']}: processes {found}"
-    handle = os.pidfd_open(found[0])
-    try:
-        assert _runs_ours(Path("/proc") / str(found[0]), uid)
-        signal.pidfd_send_signal(handle, signal.SIGKILL)
-    finally:
-        os.close(handle)
-
-
-def _runs_ours(process: Path, uid: str) -> bool:
-    with contextlib.suppress(OSError):
-        in_pod = f"/pod{uid}/" in (process / "cgroup").read_text()
-        return in_pod and b"tidegate" in (process / "cmdline").read_bytes()
-    return False
-
-
-def metric(pod: dict[str, Any], name: str) -> float:
-    """A number of a pod's metrics; -1 where it does not answer."""
-    try:
-        address = f"http://{pod['status']['podIP']}:9090/metrics"
-        text = httpx.get(address, trust_env=False, timeout=2).text
-    except (httpx.HTTPError, KeyError):  # no address yet
-        return -1.0
-    return next((float(x.split()[-1]) for x in text.splitlines() if x.startswith(f"{name} ")), -1.0)
-
-
-def leads(cluster: Cluster) -> dict[str, Any]:
-    """Wait until one operator leads; its pod."""
-
-    def look() -> dict[str, Any] | None:
-        pods = parts(cluster, "operator")
-        return next((p for p in pods if metric(p, "tidegate_operator_leading") == 1), None)
-
-    return wait_for(look, "a leading operator", 60)
-
-
-def restarted(cluster: Cluster, part: str, before: dict[str, Any]) -> None:
-    """Wait until the killed container runs again and is ready."""
-
-    def look() -> bool:
-        pods = parts(cluster, part)
-        pod = next(p for p in pods if p["metadata"]["uid"] == before["metadata"]["uid"])
-        states = pod["status"]["containerStatuses"]
-        return restarts(pod) > restarts(before) and all(one["ready"] for one in states)
-
-    wait_for(look, f"{part} restarted", 60)
 
 
 def one_pod(tidegate: Platform, name: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """One deployment's decisions in a cluster: steps out of pods, demand and time, and nothing else."""
 
+import time
 from typing import Any
 
 from tidegate_operator.autoscale import Policy
@@ -328,6 +329,23 @@ def test_a_pod_that_refuses_its_readiness_request_is_replaced_later_each_time() 
     assert model.discard(at + 2.5) == ["b"]
 
 
+def test_one_that_serves_beside_it_does_not_hurry_its_replacement() -> None:
+    """A rollout that stalls: the old version's replicas answer all along."""
+    model = made(2, pod("old"), pod("a", ready=False))
+    for uid in "abc":
+        model.observe(deployment(2), [pod("old"), pod(uid, ready=False)])
+        model.told(ReplicaDemand(id=f"{uid}.0", answer_error="500"))
+        assert model.discard(model.refused[f"{uid}.0"].until) == [uid]
+    model.observe(deployment(2), [pod("old"), pod("d", ready=False)])
+    at = time.time()
+    model.told(ReplicaDemand(id="d.0", answer_error="500"))
+    assert model.refused["d.0"].until >= at + 4
+    model.observe(deployment(2), [pod("old"), pod("e")])
+    assert model.discard(T) == []
+    model.told(ReplicaDemand(id="e.0", answer_error="500"))
+    assert model.refused["e.0"].until < time.time() + 1, "after a good one it begins anew"
+
+
 def test_a_start_is_young_until_a_moment_after_its_write() -> None:
     model, picture = made(0), Picture()
     assert not model.wakes(T)
@@ -363,6 +381,10 @@ def test_a_replica_that_cannot_start_beside_one_that_serves_is_told() -> None:
     heard(picture, T + 1, in_flight=2)
     model.evaluate(picture, T + 1)
     assert model.failure is first, "an unchanged trouble is no news"
+    model.observe(deployment(2), [pod("a"), pod("c", ready=False)])
+    heard(picture, T + 1.5, in_flight=2)
+    model.evaluate(picture, T + 1.5)
+    assert model.failure is first, "that another one is tried is no cure"
     model.observe(deployment(2), [pod("a"), pod("b")])
     heard(picture, T + 2, in_flight=2)
     model.evaluate(picture, T + 2)

@@ -243,8 +243,9 @@ class Model:
             self._refusals += 1
 
     def discard(self, now: float) -> list[str]:
-        """Pods whose engine refused its readiness request: each is replaced, later each time."""
-        if self.ready():
+        """Pods whose engine refused its readiness request: each is replaced, later each time, until
+        all have answered (those of the version before, in a rollout that stalls, prove nothing)."""
+        if self.ready() == self.staying() != []:
             self._refusals = 0
         due = []
         for uid in self.staying():
@@ -307,10 +308,13 @@ class Model:
         )
 
     def _lagging(self, found: Trouble | None, now: float) -> Failure | None:
-        """What keeps a further replica from starting while others serve: told, and final to nobody."""
-        if found is None:
-            return None
+        """What keeps a further replica from starting while others serve: told, and final to nobody.
+
+        It is told until all have answered: the next pod of a version that cannot start is no cure."""
         known = self.failure
+        if found is None:
+            whole = len(self.ready()) == len(self.staying()) >= self.desired
+            return None if known is None or known.final or whole else known
         if known is not None and (known.reason, known.final) == (found.reason, False):
             return known
         start = self.cold.id or self._start_id()

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from tidegate_billing.usage import attempt_time
 from tidegate_runtime.contract import cluster as cluster_contract
 
 from . import evidence, images, kubectl
@@ -29,7 +30,11 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 VALUES: dict[str, Any] = {
     "imagePullPolicy": "IfNotPresent",
     "profiles": {
-        "cpu": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "8Gi"}},
+        "cpu": {
+            "requests": {"cpu": "10m", "memory": "64Mi"},
+            "limits": {"memory": "8Gi"},
+            "env": {"SIM_TRUTH": "/tmp/truth.ndjson"},
+        },
         "nvidia-l4": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "8Gi"}},
     },
     "policy": {
@@ -161,6 +166,17 @@ class Platform:
     def events(self, **params: Any) -> list[dict[str, Any]]:
         """Settlements."""
         return list(self.api("/api/v1/events", limit=500, **params)["data"])
+
+    def ledger(self, since: float) -> list[dict[str, Any]]:
+        """Every settlement of an attempt that was made since then (seconds since the epoch)."""
+        found: list[dict[str, Any]] = []
+        after: dict[str, str] = {}
+        while True:
+            page = self.api("/api/v1/events", limit=10_000, **after)
+            found += page["data"]
+            if not page["has_more"]:
+                return [x for x in found if attempt_time(x["attempt_id"]) >= since * 1000]
+            after = {"after": found[-1]["event_id"]}
 
     def mdep(self, name: str, space: str) -> dict[str, Any]:
         """A resource; empty where there is none."""

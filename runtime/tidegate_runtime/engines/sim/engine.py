@@ -307,7 +307,7 @@ class Engine:
             self._truth.write(lines)
         except OSError as error:
             # Nothing may reach a client that the truth does not know: rather no engine.
-            sys.stderr.write(f"sim: --truth {self.options.truth}: {error.strerror}\n")
+            sys.stderr.write(f"sim: --truth {self._truth.path}: {error.strerror}\n")
             sys.stderr.flush()
             os._exit(1)
 

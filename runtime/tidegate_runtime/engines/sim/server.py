@@ -27,6 +27,8 @@ PHASES = (("importing", 0.2), ("loading", 0.6), ("warming", 0.2))
 
 FLUSH_SECONDS = 1.0
 BACKLOG = 4096
+TRUTH_VARIABLE = "SIM_TRUTH"
+"""The truth file where no `--truth` names one: in a cluster a profile's `env` sets it."""
 PR_SET_PDEATHSIG = 1
 UNGUARDED = "sim: warning: ENGINE_GUARD_SECRET is not set, so everybody on this machine may call\n"
 LAST_WORDS = """\
@@ -56,10 +58,11 @@ def run(argv: Sequence[str]) -> int:
     except OSError as error:
         sys.stderr.write(f"sim: --host {chosen.host} --port {chosen.port}: {error.strerror}\n")
         return 1
+    kept = chosen.truth or os.environ.get(TRUTH_VARIABLE, "")
     try:
-        truth = Truth(chosen.truth)
+        truth = Truth(kept)
     except OSError as error:
-        sys.stderr.write(f"sim: --truth {chosen.truth}: {error.strerror}\n")
+        sys.stderr.write(f"sim: --truth {kept}: {error.strerror}\n")
         return 1
     return uvloop.run(_serve(chosen, guard, listener, truth))
 

@@ -35,7 +35,7 @@ class Truth:
         """Raises OSError if the file cannot be opened."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         self._fd = os.open(path, flags, 0o600) if path else -1
-        self.kept = bool(path)
+        self.path, self.kept = path, bool(path)
         if path and _torn(path):
             self.write([b"\n"])
 

@@ -1,0 +1,148 @@
+"""What is done to a platform under load, one scenario each; `SCENARIOS` is the matrix.
+
+A scenario only does things and waits for states; what came of it is judged afterwards, by callers,
+ledger and engines. Its description says what callers may have seen: nothing at all, unless it kills.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tidegate_runtime.contract import cluster as contract
+
+from . import kubectl
+from . import platform_parts as parts
+from .installed import SYSTEM
+from .kubectl import wait_for
+from .stage import NAME, Stage, arguments
+
+ROUTERS = 3
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`may`: outcomes that callers may see beside whole answers (see `judged`)."""
+
+    play: Callable[[Stage], None]
+    may: frozenset[str] = frozenset()
+
+
+def wake(stage: Stage) -> None:
+    """0 -> 1 -> 3."""
+    with stage.moment("0 -> 1"):
+        stage.load.want(8, 4)
+        stage.replicas(1)
+    with stage.moment("1 -> 3"):
+        stage.load.want(40, 10)
+        stage.replicas(3)
+    stage.load.asking(40)
+
+
+def sleep(stage: Stage) -> None:
+    """3 -> 1 -> 0."""
+    with stage.moment("3 -> 1"):
+        stage.load.want(8, 4)
+        stage.replicas(1, 180)
+    with stage.moment("1 -> 0"):
+        stage.load.ended()
+        stage.replicas(0, 180)
+
+
+def rollout(stage: Stage) -> None:
+    """Another version, pod by pod."""
+    before = stage.template()
+    with stage.moment("rollout"):
+        stage.change(engine={"args": arguments(ttft_ms=6)})
+        stage.rolled(before)
+
+
+def bad_rollout(stage: Stage) -> None:
+    """A version whose engines answer nothing: it stalls, the old one serves on, and goes back."""
+    before = stage.template()
+    with stage.moment("rollout of a version that fails its readiness request"):
+        stage.change(engine={"args": arguments("--fail", "http500", ttft_ms=7)})
+        wait_for(lambda: stage.template() > before, "the new version")
+        wait_for(
+            lambda: stage.mdep()["status"].get("failure", {}).get("reason") == "AnswerFailed",
+            "the canary's failure, told", 90,
+        )  # fmt: skip
+        stage.more(100)
+        serving = [pod for pod in stage.engines() if contract.answered(pod)]
+        assert len(serving) == 3, "the old version serves on"
+        assert stage.mdep()["status"]["phase"] == "Degraded", stage.mdep()["status"]
+    stalled = stage.template()
+    with stage.moment("back to the version before"):
+        stage.change(engine={"args": arguments(ttft_ms=6)})
+        stage.rolled(stalled)
+    told = stage.tidegate.phase(NAME, stage.space, "Ready", seconds=60)
+    assert "failure" not in told["status"], told["status"]
+
+
+def delete_engines(stage: Stage) -> None:
+    """`kubectl delete pod` of engines that are busy, one after the other."""
+    for number in (1, 2):
+        pod = busiest(stage)
+        with stage.moment(f"kubectl delete pod, a busy engine ({number})"):
+            delete(stage, pod)
+            stage.replicas(3, 240)
+
+
+def delete_routers(stage: Stage) -> None:
+    """`kubectl delete pod` of every router, one after the other."""
+    for pod in sorted(parts.parts(stage.cluster, "router"), key=lambda p: p["metadata"]["name"]):
+        with stage.moment(f"kubectl delete pod, {pod['metadata']['name']}"):
+            delete(stage, pod)
+            stage.routers(ROUTERS)
+
+
+def kill_operator(stage: Stage) -> None:
+    """kill -9 of the operator that leads."""
+    leader = parts.leads(stage.cluster)
+    with stage.moment("kill -9 of the leading operator"):
+        parts.kill(leader)
+        parts.leads(stage.cluster)
+        parts.restarted(stage.cluster, "operator", leader)
+
+
+def drain_node(stage: Stage) -> None:
+    """`kubectl drain` of a node, and its return."""
+    node = stage.cluster.nodes[1].name
+    words = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=300s")
+    try:
+        with stage.moment(f"kubectl drain {node}"):
+            kubectl.kubectl(stage.cluster, "drain", node, *words, seconds=330)
+            stage.replicas(3, 180)
+        stage.more(50)
+    finally:
+        with stage.moment(f"kubectl uncordon {node}"):
+            kubectl.kubectl(stage.cluster, "uncordon", node)
+            stage.routers(ROUTERS)
+
+
+def everything(stage: Stage) -> None:
+    """All that may not cost a single request, one after the other."""
+    wake(stage)
+    for step in (rollout, bad_rollout, delete_engines, delete_routers, kill_operator, drain_node):
+        step(stage)
+    stage.load.asked(2000, 1200)
+    sleep(stage)
+
+
+def busiest(stage: Stage) -> dict[str, Any]:
+    """An engine with streams on it, by the operator's own order of names."""
+    pods = [pod for pod in stage.engines() if contract.answered(pod)]
+    return max(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+
+
+def delete(stage: Stage, pod: Mapping[str, Any]) -> None:
+    """`kubectl delete pod`, not waiting for its end."""
+    metadata = pod["metadata"]
+    words = ("delete", "pod", metadata["name"], "--wait=false")
+    stage.tidegate.kubectl("-n", metadata["namespace"], *words)
+
+
+SCENARIOS: Mapping[str, Scenario] = {
+    "everything": Scenario(everything),
+}
+
+__all__ = ["ROUTERS", "SCENARIOS", "SYSTEM", "Scenario"]

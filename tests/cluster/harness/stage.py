@@ -1,0 +1,179 @@
+"""A platform under load to which things are done: the stage on which scenarios play.
+
+One model serves the load. Each thing that is done is a `moment` with its times, so that transcripts
+can prove which streams were under way. Every wait is for a state: a scenario takes as long as it
+takes, and callers ask meanwhile.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from tidegate_runtime.contract import cluster as contract
+
+from . import installed, judged, kubectl
+from . import platform_parts as parts
+from .installed import Platform
+from .judged import Judgement, Moment
+from .kubectl import wait_for
+from .load import Load, Plan, Truth, loaded, truth
+
+TENANTS = ("motion", "motion-b")
+NAME = "moving"
+RATE = 8
+"""Tokens a second of a stream: 90 to 130 of them take 11 to 16 s."""
+
+
+def resource(space: str, **spec: Any) -> dict[str, Any]:
+    """The model that serves the load. `spec` is merged in."""
+    made = installed.model(
+        NAME, space, maximum=3, idle=10,
+        args=arguments(),
+        access={"visibility": "Private", "tenants": list(TENANTS)},
+        drain={"timeoutSeconds": 120},
+    )  # fmt: skip
+    made["spec"]["scaling"] |= {
+        "targetConcurrency": 16, "maxConcurrency": 40, "scaleDownDelaySeconds": 2,
+        "stableWindowSeconds": 6,
+    }  # fmt: skip
+    for key, value in spec.items():
+        made["spec"][key] = {**made["spec"].get(key, {}), **value}
+    return made
+
+
+def arguments(*more: str, ttft_ms: int = 5) -> list[str]:
+    """The engine's. Another `ttft_ms` makes another version of it."""
+    return [
+        "--start-seconds", "0.1", "--ttft-ms", str(ttft_ms), "--tokens-per-second", str(RATE), *more,
+    ]  # fmt: skip
+
+
+class Stage:
+    """The platform, the load, the truth, and what was done so far."""
+
+    def __init__(self, tidegate: Platform, space: str, load: Load, told: Truth) -> None:
+        self.tidegate, self.cluster, self.space = tidegate, tidegate.cluster, space
+        self.load, self.truth = load, told
+        self.begun = time.time()
+        self.moments: list[Moment] = []
+        self.log: list[str] = []
+
+    @contextmanager
+    def moment(self, name: str) -> Iterator[None]:
+        """Something that is done now; over when the block ends."""
+        begun = time.time()
+        self.say(f"{name} ...")
+        yield
+        self.moments.append(Moment(name, begun, time.time()))
+        self.say(f"{name}: {time.time() - begun:.1f} s, {self.load.state()}")
+
+    def say(self, what: str) -> None:
+        """A line of the run's own log."""
+        self.log.append(f"{time.time() - self.begun:7.1f} {what}")
+        sys.stderr.write(f"motion: {self.log[-1]}\n")
+
+    def more(self, requests: int) -> None:
+        """Go on until so many more requests have come to their end."""
+        self.load.asked(self.load.state()["asked"] + requests)
+
+    # The model
+
+    def mdep(self) -> dict[str, Any]:
+        """The resource."""
+        return self.tidegate.mdep(NAME, self.space)
+
+    def engines(self) -> list[dict[str, Any]]:
+        """The model's pods that are not leaving."""
+        found = self.tidegate.pods(NAME, self.space)
+        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+    def change(self, **spec: Any) -> None:
+        """Merge fields into the resource's spec."""
+        body = json.dumps({"spec": spec})
+        self.tidegate.kubectl(
+            "-n", self.space, "patch", "mdep", NAME, "--type", "merge", "-p", body
+        )
+
+    def replicas(self, count: int, seconds: float = 120) -> None:
+        """Wait until so many replicas, and no more pods than those, are ready."""
+
+        def look() -> bool:
+            pods = self.tidegate.pods(NAME, self.space)
+            ready = [pod for pod in pods if contract.answered(pod)]
+            return len(pods) == len(ready) == count
+
+        wait_for(look, f"{count} replicas", seconds)
+
+    def template(self) -> int:
+        """The number of the Deployment's template, as Kubernetes counts them."""
+        found = kubectl.get(self.cluster, "deployment", f"mdep-{NAME}", self.space) or {}
+        return int(found["metadata"]["annotations"]["deployment.kubernetes.io/revision"])
+
+    def rolled(self, before: int, seconds: float = 240) -> None:
+        """Wait until the version after `before` has replaced it, the old pods' ends included."""
+
+        def look() -> bool:
+            found = kubectl.get(self.cluster, "deployment", f"mdep-{NAME}", self.space) or {}
+            wanted, told = found["spec"]["replicas"], found["status"]
+            pods = self.tidegate.pods(NAME, self.space)
+            return (
+                self.template() > before
+                and told.get("updatedReplicas", 0) == wanted == told.get("availableReplicas", 0)
+                and len(pods) == wanted
+            )
+
+        wait_for(look, "the rollout's end", seconds)
+
+    # The parts
+
+    def routers(self, count: int, seconds: float = 180) -> None:
+        """Wait until so many routers are ready."""
+        parts.ready(self.cluster, "router", count, seconds)
+
+    def operators(self) -> None:
+        """Wait until one leads."""
+        parts.leads(self.cluster)
+
+    # The end
+
+    def settled(self, seconds: float = 120) -> None:
+        """Wait until every router's journal has been acknowledged."""
+
+        def look() -> bool:
+            pods = parts.parts(self.cluster, "router")
+            return all(parts.metric(p, "tidegate_journal_unacked") == 0 for p in pods)
+
+        wait_for(look, "all journals acknowledged", seconds)
+
+    def judge(self) -> Judgement:
+        """What it came to, after the last answer: callers, ledger and engines compared."""
+        self.load.ended()
+        self.settled()
+        self.tidegate.closes(120)
+        self.truth.read()
+        return judged.judge(
+            self.load.transcript(),
+            self.tidegate.ledger(self.begun),
+            dict(self.truth.told),
+            self.moments,
+        )
+
+
+@contextmanager
+def staged(tidegate: Platform, image: str, seed: int, **spec: Any) -> Iterator[Stage]:
+    """A namespace with the model at zero, a load that asks nothing yet; all gone at the end."""
+    cluster, space = tidegate.cluster, TENANTS[0]
+    installed.namespace(cluster, space)
+    with ExitStack() as stack:
+        told = stack.enter_context(truth(cluster))
+        stack.callback(
+            kubectl.kubectl, cluster, "-n", space, "delete", "mdep", NAME, "--ignore-not-found"
+        )
+        kubectl.apply(cluster, resource(space, **spec))
+        tidegate.phase(NAME, space, "Idle")
+        plan = Plan(seed, [NAME], TENANTS)
+        load = stack.enter_context(loaded(tidegate, image, plan))
+        yield Stage(tidegate, space, load, told)

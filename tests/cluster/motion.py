@@ -1,0 +1,93 @@
+"""Nothing lost in motion: `make test-motion ARGS="--only everything --seed 1"`.
+
+Plays scenarios under load on the real cluster and judges each by what callers saw, what the ledger
+says and what the engines generated. The exit status is 1 where anything is wrong.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from harness import cluster as clusters
+from harness import installed
+from harness.installed import Platform
+from harness.judged import Judgement
+from harness.scenarios import ROUTERS, SCENARIOS, Scenario
+from harness.stage import staged
+
+
+@contextmanager
+def platform(routers: int, operators: int) -> Iterator[tuple[Platform, str]]:
+    """Tidegate with so many parts, and its image: on KUBECONFIG's cluster, else on one of ours."""
+    with ExitStack() as stack:
+        given = os.environ.get("KUBECONFIG")
+        outside = clusters.outside(given) if given else None
+        cluster = outside or stack.enter_context(clusters.held())
+        names = installed.load_images(cluster)
+        counts = (f"--set=router.replicas={routers}", f"--set=operator.replicas={operators}")
+        installed.install(cluster, names, "--force-conflicts", *counts)
+        yield stack.enter_context(installed.platform(cluster)), names["tidegate"]
+
+
+def play(
+    tidegate: Platform, image: str, scenario: Scenario, seed: int, keep: Path | None
+) -> Judgement:
+    """One scenario from a model at zero to its judgement."""
+    with staged(tidegate, image, seed) as stage:
+        try:
+            scenario.play(stage)
+            made = stage.judge()
+        finally:
+            if keep is not None:
+                lines = [msgspec.json.encode(one).decode() for one in stage.load.transcript()]
+                keep.write_text("\n".join([*stage.log, *lines, ""]))
+        made.wrong += [
+            f"{count} {kind}: this scenario may cost none"
+            for kind, count in made.outcomes.items()
+            if kind not in {"answered", *scenario.may}
+        ]
+        return made
+
+
+def row(name: str, seed: int, seconds: float, made: Judgement) -> dict[str, Any]:
+    """A line of the report."""
+    return {
+        "scenario": name, "seed": seed, "seconds": round(seconds), "requests": made.outcomes.total(),
+        **{kind: made.outcomes[kind] for kind in ("answered", "broken", "cut", "failed")},
+        "streams_of_10s": made.long_streams, "spanned": made.spanned,
+        "billed_tokens": made.billed_tokens, "generated_tokens": made.generated_tokens,
+        "longest_gap": round(made.longest_gap, 2), "wrong": made.wrong,
+    }  # fmt: skip
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Do things to a platform under load.")
+    parser.add_argument("--only", choices=sorted(SCENARIOS), action="append", help="repeatable")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="a folder for logs and transcripts")
+    parser.add_argument("--json", action="store_true", help="a JSON object a scenario, on stdout")
+    chosen = parser.parse_args()
+    wrong = False
+    with platform(ROUTERS, 2) as (tidegate, image):
+        for name in chosen.only or SCENARIOS:
+            began = time.monotonic()
+            keep = chosen.keep / f"{name}-{chosen.seed}.log" if chosen.keep else None
+            made = play(tidegate, image, SCENARIOS[name], chosen.seed, keep)
+            told = row(name, chosen.seed, time.monotonic() - began, made)
+            wrong = wrong or bool(made.wrong)
+            sys.stderr.write(json.dumps(told, indent=1) + "\n")
+            if chosen.json:
+                print(json.dumps(told))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
