@@ -9,18 +9,42 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from harness import cluster as clusters
-from harness import installed
+from harness import disasters, installed, scenarios
 from harness.installed import Platform
 from harness.judged import Judgement
-from harness.scenarios import ROUTERS, SCENARIOS, Scenario
-from harness.stage import staged
+from harness.scenarios import ROUTERS
+from harness.stage import Stage, staged
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`may`: outcomes that callers may see beside whole answers (see `judged`)."""
+
+    play: Callable[[Stage], None]
+    may: frozenset[str] = frozenset()
+
+
+BROKEN, CUT = frozenset({"broken"}), frozenset({"broken", "cut"})
+SCENARIOS: Mapping[str, Scenario] = {
+    "everything": Scenario(scenarios.everything),
+    "engines-killed": Scenario(disasters.kill_engines, BROKEN),
+    "routers-killed": Scenario(disasters.kill_routers, CUT),
+    "node-lost": Scenario(disasters.lose_node, CUT),
+    "disk-pressure": Scenario(disasters.evict, CUT),
+    "api-away": Scenario(disasters.api_away),
+    "etcd-restarted": Scenario(disasters.etcd_restart),
+    "operator-between": Scenario(disasters.operator_between),
+    "billing-away": Scenario(disasters.billing_away, CUT),
+    "journal-full": Scenario(disasters.journal_full),
+}
 
 
 @contextmanager

@@ -35,11 +35,15 @@ def pod(
     return made
 
 
-def deployment(replicas: int, version: int = 1, **status: Any) -> dict[str, Any]:
+def deployment(
+    replicas: int, version: int = 1, *, old: int = 0, updated: int | None = None, **status: Any
+) -> dict[str, Any]:
+    """`old`: pods of an earlier version; `updated`: of this one (left out: all there are to be)."""
+    new = replicas if updated is None else updated
     return {
         "metadata": {"resourceVersion": str(version)},
         "spec": {"replicas": replicas},
-        "status": status,
+        "status": {"replicas": old + new, "updatedReplicas": new, **status},
     }
 
 
@@ -385,7 +389,12 @@ def test_a_replica_that_cannot_start_beside_one_that_serves_is_told() -> None:
     heard(picture, T + 1.5, in_flight=2)
     model.evaluate(picture, T + 1.5)
     assert model.failure is first, "that another one is tried is no cure"
-    model.observe(deployment(2), [pod("a"), pod("b")])
+    both = [pod("a"), pod("b")]
+    model.observe(deployment(2, old=2, updated=1), both)
+    heard(picture, T + 1.7, in_flight=2)
+    model.evaluate(picture, T + 1.7)
+    assert model.failure is first, "nor that the next one is still to come"
+    model.observe(deployment(2), both)
     heard(picture, T + 2, in_flight=2)
     model.evaluate(picture, T + 2)
     assert model.failure is None

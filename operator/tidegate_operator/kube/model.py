@@ -91,6 +91,7 @@ class Model:
         self.draining: dict[str, float] = {}
         self.released: dict[str, float] = {}
         self.blocked: Trouble | None = None
+        self.rolling = False
         self.child_refused = ""
         self.failure: Failure | None = None
         self.cold = ColdStart()
@@ -108,6 +109,7 @@ class Model:
         elif int(deployment["metadata"].get("resourceVersion") or 0) >= self._version:
             self.replicas = int(deployment["spec"].get("replicas", 1))
         self.blocked = None if deployment is None else not_created(deployment)
+        self.rolling = deployment is not None and rolling(deployment)
         self.pods = {pod["metadata"]["uid"]: pod for pod in pods}
         for known in (self.draining, self.released):
             for gone in [uid for uid in known if uid not in self.pods]:
@@ -245,7 +247,7 @@ class Model:
     def discard(self, now: float) -> list[str]:
         """Pods whose engine refused its readiness request: each is replaced, later each time, until
         all have answered (those of the version before, in a rollout that stalls, prove nothing)."""
-        if self.ready() == self.staying() != []:
+        if not self.rolling and self.ready() == self.staying() != []:
             self._refusals = 0
         due = []
         for uid in self.staying():
@@ -313,7 +315,8 @@ class Model:
         It is told until all have answered: the next pod of a version that cannot start is no cure."""
         known = self.failure
         if found is None:
-            whole = len(self.ready()) == len(self.staying()) >= self.desired
+            staying = self.staying()
+            whole = not self.rolling and len(self.ready()) == len(staying) >= self.desired
             return None if known is None or known.final or whole else known
         if known is not None and (known.reason, known.final) == (found.reason, False):
             return known
@@ -344,6 +347,13 @@ def not_created(deployment: Object) -> Trouble | None:
     message = failing.get("message") or "its pods cannot be created"
     reason = "QuotaExceeded" if "exceeded quota" in message else "PodsRefused"
     return Trouble(reason, message, True, seconds(failing.get("lastTransitionTime")))
+
+
+def rolling(deployment: Object) -> bool:
+    """Whether pods of an earlier version are there, or some of the newest are not there yet."""
+    told = deployment.get("status") or {}
+    updated = int(told.get("updatedReplicas") or 0)
+    return updated < max(int(told.get("replicas") or 0), int(deployment["spec"]["replicas"]))
 
 
 def _mark(pod: Object) -> str:

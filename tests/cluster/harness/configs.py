@@ -16,6 +16,7 @@ from .layout import (
     NETWORK,
     PAUSE_IMAGE,
     PROVISIONER,
+    SIZED_CLASS,
     STORAGE_CLASS,
     Node,
 )
@@ -266,16 +267,18 @@ def addons() -> tuple[tuple[str, dict[str, object]], ...]:
                 "ports": ports,
             },
         ),
-        (
-            "/apis/storage.k8s.io/v1/storageclasses",
-            {
-                "metadata": {
-                    "name": STORAGE_CLASS,
-                    "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
-                },
-                "provisioner": PROVISIONER,
-                "reclaimPolicy": "Delete",
-                "volumeBindingMode": "Immediate",
-            },
-        ),
+        _storage_class(STORAGE_CLASS, {"storageclass.kubernetes.io/is-default-class": "true"}),
+        _storage_class(SIZED_CLASS, {}),
+    )
+
+
+def _storage_class(name: str, annotations: dict[str, str]) -> tuple[str, dict[str, object]]:
+    return (
+        "/apis/storage.k8s.io/v1/storageclasses",
+        {
+            "metadata": {"name": name, "annotations": annotations},
+            "provisioner": PROVISIONER,
+            "reclaimPolicy": "Delete",
+            "volumeBindingMode": "Immediate",
+        },
     )

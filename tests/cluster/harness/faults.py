@@ -4,6 +4,7 @@ Only for a cluster of our own: parts are found in its record. Each returns when 
 reached: a stopped part has ended, a started one answers.
 """
 
+import json
 import signal
 import time
 from collections.abc import Iterator
@@ -89,6 +90,43 @@ def lost(cluster: Cluster, node: Node) -> Iterator[None]:
         wait_for(lambda: _beat_since(api, node.name, before), f"{node.name}'s heartbeat", 60)
         wait_for(lambda: node.name in ready_nodes(api), f"{node.name} Ready", 60)
         fake_gpus(api, node.name)
+
+
+@contextmanager
+def short_of_disk(cluster: Cluster, node: Node) -> Iterator[None]:
+    """A node whose kubelet finds its disk too full inside of the block, and evicts its pods.
+
+    It also removes images that no container uses: load them again afterwards."""
+    config = node.root / "kubelet.yaml"
+    before = config.read_text()
+    told = json.loads(before)
+    told["evictionHard"] = {**told.get("evictionHard", {}), "nodefs.available": "99.9%"}
+    config.write_text(json.dumps(told))
+    _again(cluster, node)
+    try:
+        yield
+    finally:
+        config.write_text(before)
+        _again(cluster, node)
+        api = Api(_folder(cluster) / "certs")
+        wait_for(lambda: not _pressed(api, node.name), f"{node.name} without pressure", 120)
+
+
+def _again(cluster: Cluster, node: Node) -> None:
+    """The kubelet started again; pods run on meanwhile."""
+    api, before = Api(_folder(cluster) / "certs"), time.time()
+    stop(cluster, node.kubelet)
+    start(cluster, node.kubelet)
+    wait_for(lambda: _beat_since(api, node.name, before), f"{node.name}'s heartbeat", 60)
+    wait_for(lambda: node.name in ready_nodes(api), f"{node.name} Ready", 60)
+    fake_gpus(api, node.name)
+
+
+def _pressed(api: Api, node: str) -> bool:
+    found = api.call("GET", f"/api/v1/nodes/{node}")
+    taints = {one["key"] for one in found["spec"].get("taints", [])}
+    said = {one["type"]: one["status"] for one in found["status"]["conditions"]}
+    return said["DiskPressure"] == "True" or "node.kubernetes.io/disk-pressure" in taints
 
 
 def _beat_since(api: Api, node: str, before: float) -> bool:

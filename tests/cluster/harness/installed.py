@@ -63,7 +63,8 @@ def load_images(cluster: Cluster) -> dict[str, str]:
         return {"tidegate": given, "vllm": os.environ.get("TEST_VLLM_IMAGE", "")}
     tidegate = images.build("tidegate")
     images.load(tidegate.archive, [node.socket for node in cluster.nodes])
-    return {"tidegate": tidegate.name, "vllm": images.RECIPES["vllm-cpu"].name}
+    vllm = images.RECIPES["vllm-cpu"].name
+    return {"tidegate": tidegate.name, "vllm": vllm, "built": tidegate.key[:16]}
 
 
 def build_engine() -> Path | None:
@@ -228,6 +229,9 @@ def install(cluster: Cluster, names: dict[str, str], *flags: str) -> None:
     """`helm install` (or upgrade) with the values above, waiting until everything is ready."""
     profiles = {**VALUES["profiles"], WEIGHTS: _with_weights(cluster)}
     values = VALUES | {"image": names["tidegate"], "profiles": profiles}
+    # An image that was built anew has its old name: pods of the old one are to be replaced.
+    built = {"podAnnotations": {"tests/image": names.get("built", "")}}
+    values |= dict.fromkeys(("router", "billing", "operator"), built)
     if names["vllm"]:
         values |= {"engines": {"vllm": {"image": names["vllm"]}}}
     if get(cluster, "namespace", SYSTEM) is None:

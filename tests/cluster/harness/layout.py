@@ -22,6 +22,7 @@ ETCD = f"https://{GATEWAY}:2379"
 GPUS = 4
 
 STORAGE_CLASS = "standard"
+SIZED_CLASS = "sized"
 PROVISIONER = "tidegate.dev/test-storage"
 
 # Small images that every node has.

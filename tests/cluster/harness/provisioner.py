@@ -1,5 +1,7 @@
 """The storage class `standard`: a folder on the machine for each claim. A process of its own.
 
+Class `sized` is the same but for its size, which is as asked for: a small disk that really fills.
+
 Both nodes are the same machine, so a volume is reachable from each and needs no node affinity.
 The folder is open to every user, because pods run as users of their own and a hostPath volume
 takes no fsGroup. When the claim is deleted the volume is Released, and goes with its folder.
@@ -19,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from .api import Api, Refused
-from .layout import PROVISIONER, STORAGE_CLASS
+from .command import CommandFailed, run
+from .layout import PROVISIONER, SIZED_CLASS, STORAGE_CLASS
 
 CLAIMS = "/api/v1/persistentvolumeclaims"
 VOLUMES = "/api/v1/persistentvolumes"
@@ -39,7 +42,7 @@ def volume(claim: Object, folder: Path) -> Object:
             "capacity": {"storage": spec["resources"]["requests"]["storage"]},
             "accessModes": spec["accessModes"],
             "persistentVolumeReclaimPolicy": "Delete",
-            "storageClassName": STORAGE_CLASS,
+            "storageClassName": spec["storageClassName"],
             "hostPath": {"path": str(folder / name), "type": "Directory"},
             "claimRef": {
                 "apiVersion": "v1",
@@ -55,7 +58,7 @@ def volume(claim: Object, folder: Path) -> Object:
 def wants_volume(claim: Object) -> bool:
     spec = claim["spec"]
     return bool(
-        spec.get("storageClassName") == STORAGE_CLASS
+        spec.get("storageClassName") in (STORAGE_CLASS, SIZED_CLASS)
         and not spec.get("volumeName")
         and claim.get("status", {}).get("phase", "Pending") == "Pending"
         and "deletionTimestamp" not in claim["metadata"]
@@ -77,6 +80,9 @@ def provide(api: Api, claim: Object, folder: Path) -> None:
     made = volume(claim, folder)
     path = folder / made["metadata"]["name"]
     path.mkdir(exist_ok=True)
+    if claim["spec"]["storageClassName"] == SIZED_CLASS and not path.is_mount():
+        size = str(made["spec"]["capacity"]["storage"]).removesuffix("i")
+        run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path)
     path.chmod(0o777)
     try:
         api.call("POST", VOLUMES, made)
@@ -90,6 +96,8 @@ def withdraw(api: Api, pv: Object, folder: Path) -> None:
     if not is_released(pv):
         return
     name = pv["metadata"]["name"]
+    if (folder / name).is_mount():
+        run("umount", "--lazy", folder / name)
     shutil.rmtree(folder / name, ignore_errors=True)
     try:
         api.call("DELETE", f"{VOLUMES}/{name}")
@@ -116,7 +124,7 @@ def keep_following(api: Api, path: str, each: Callable[[Object], None]) -> None:
     while True:
         try:
             follow(api, path, each)
-        except (OSError, Refused, ValueError) as fault:
+        except (CommandFailed, OSError, Refused, ValueError) as fault:
             print(f"{path}: {fault}", flush=True)
             time.sleep(0.5)
 

@@ -1,30 +1,20 @@
-"""What is done to a platform under load, one scenario each; `SCENARIOS` is the matrix.
+"""What is done to a platform under load that may not cost a single request.
 
 A scenario only does things and waits for states; what came of it is judged afterwards, by callers,
-ledger and engines. Its description says what callers may have seen: nothing at all, unless it kills.
+ledger and engines. What breaks is in `disasters`, the whole matrix in `motion.py`.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from tidegate_runtime.contract import cluster as contract
 
 from . import kubectl
 from . import platform_parts as parts
-from .installed import SYSTEM
 from .kubectl import wait_for
 from .stage import NAME, Stage, arguments
 
 ROUTERS = 3
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """`may`: outcomes that callers may see beside whole answers (see `judged`)."""
-
-    play: Callable[[Stage], None]
-    may: frozenset[str] = frozenset()
 
 
 def wake(stage: Stage) -> None:
@@ -139,10 +129,3 @@ def delete(stage: Stage, pod: Mapping[str, Any]) -> None:
     metadata = pod["metadata"]
     words = ("delete", "pod", metadata["name"], "--wait=false")
     stage.tidegate.kubectl("-n", metadata["namespace"], *words)
-
-
-SCENARIOS: Mapping[str, Scenario] = {
-    "everything": Scenario(everything),
-}
-
-__all__ = ["ROUTERS", "SCENARIOS", "SYSTEM", "Scenario"]

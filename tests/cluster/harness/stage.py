@@ -8,17 +8,18 @@ takes, and callers ask meanwhile.
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from tidegate_runtime.contract import cluster as contract
 
-from . import installed, judged, kubectl
+from . import installed, judged, kubectl, machine, small_images
 from . import platform_parts as parts
-from .installed import Platform
+from .installed import SYSTEM, Platform
 from .judged import Judgement, Moment
 from .kubectl import wait_for
+from .layout import SIZED_CLASS
 from .load import Load, Plan, Truth, loaded, truth
 
 TENANTS = ("motion", "motion-b")
@@ -70,6 +71,12 @@ class Stage:
         self.moments.append(Moment(name, begun, time.time()))
         self.say(f"{name}: {time.time() - begun:.1f} s, {self.load.state()}")
 
+    def moment_begins(self, name: str) -> Callable[[], None]:
+        """The same for what has no block of its own; what is returned ends it."""
+        stack = ExitStack()
+        stack.enter_context(self.moment(name))
+        return stack.close
+
     def say(self, what: str) -> None:
         """A line of the run's own log."""
         self.log.append(f"{time.time() - self.begun:7.1f} {what}")
@@ -79,16 +86,31 @@ class Stage:
         """Go on until so many more requests have come to their end."""
         self.load.asked(self.load.state()["asked"] + requests)
 
+    def pause(self, seconds: float) -> None:
+        """Go on for so long: for what is defined by its duration."""
+        until = time.monotonic() + seconds
+        wait_for(lambda: time.monotonic() > until, f"{seconds:.0f} s", seconds + 5)
+
+    def held(self, name: str) -> float:
+        """Requests that wait for a model, at all routers."""
+        label = f'{{deployment="{self.space}/{name}",model="{name}"}}'
+        routers = parts.parts(self.cluster, "router")
+        return sum(max(0.0, parts.metric(pod, f"tidegate_held{label}")) for pod in routers)
+
     # The model
 
     def mdep(self) -> dict[str, Any]:
         """The resource."""
         return self.tidegate.mdep(NAME, self.space)
 
-    def engines(self) -> list[dict[str, Any]]:
-        """The model's pods that are not leaving."""
+    def pods(self) -> list[dict[str, Any]]:
+        """The model's pods, but those that were evicted and are kept as a record."""
         found = self.tidegate.pods(NAME, self.space)
-        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+        return [pod for pod in found if pod["status"].get("phase") != "Failed"]
+
+    def engines(self) -> list[dict[str, Any]]:
+        """Its pods that are not leaving."""
+        return [pod for pod in self.pods() if "deletionTimestamp" not in pod["metadata"]]
 
     def change(self, **spec: Any) -> None:
         """Merge fields into the resource's spec."""
@@ -101,7 +123,7 @@ class Stage:
         """Wait until so many replicas, and no more pods than those, are ready."""
 
         def look() -> bool:
-            pods = self.tidegate.pods(NAME, self.space)
+            pods = self.pods()
             ready = [pod for pod in pods if contract.answered(pod)]
             return len(pods) == len(ready) == count
 
@@ -118,7 +140,7 @@ class Stage:
         def look() -> bool:
             found = kubectl.get(self.cluster, "deployment", f"mdep-{NAME}", self.space) or {}
             wanted, told = found["spec"]["replicas"], found["status"]
-            pods = self.tidegate.pods(NAME, self.space)
+            pods = self.pods()
             return (
                 self.template() > before
                 and told.get("updatedReplicas", 0) == wanted == told.get("availableReplicas", 0)
@@ -136,6 +158,28 @@ class Stage:
     def operators(self) -> None:
         """Wait until one leads."""
         parts.leads(self.cluster)
+
+    def small_volume(self, claim: str, size: str) -> None:
+        """A claim of that name on a volume that really has no more room than that."""
+        made = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": claim, "namespace": SYSTEM},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"], "storageClassName": SIZED_CLASS,
+                "resources": {"requests": {"storage": size}},
+            },
+        }  # fmt: skip
+        kubectl.apply(self.cluster, made)
+
+    def reload(self) -> None:
+        """Give nodes the images that a kubelet short of disk has removed."""
+        for node in self.cluster.nodes:
+            for note in node.root.glob("loaded-tidegate-*"):
+                note.unlink()
+            for archive in (small_images.pause(), small_images.busybox()):
+                machine.load_image(archive, node)
+        installed.load_images(self.cluster)
 
     # The end
 

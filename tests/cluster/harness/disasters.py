@@ -1,0 +1,230 @@
+"""What breaks under load: processes killed, nodes lost, parts of Kubernetes and of ours away.
+
+Each names what its callers may see beside whole answers: a stream whose engine is killed is *broken*
+(told in it), one whose router is killed is *cut*. Nothing else may fail, and the ledger closes.
+"""
+
+import os
+import threading
+from typing import Any
+
+import httpx
+
+from tidegate_runtime.contract import cluster as contract
+
+from . import faults, installed, kubectl
+from . import platform_parts as parts
+from .installed import SYSTEM
+from .kubectl import wait_for
+from .scenarios import ROUTERS, busiest, sleep, wake
+from .stage import NAME, TENANTS, Stage
+
+API_AWAY_SECONDS = float(os.environ.get("TEST_API_AWAY_SECONDS", "120"))
+BILLING_AWAY_SECONDS = float(os.environ.get("TEST_BILLING_AWAY_SECONDS", "600"))
+OUT_OF_SERVICE = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
+COLD = "cold"
+
+
+class Held(threading.Thread):
+    """A request to a model at zero, asked beside the load and waited for at the end."""
+
+    def __init__(self, stage: Stage, name: str = COLD) -> None:
+        super().__init__(daemon=True)
+        self._stage, self._name = stage, name
+        self.answer: httpx.Response | None = None
+        self.start()
+
+    def run(self) -> None:
+        self.answer = self._stage.tidegate.ask(self._stage.space, self._name)
+
+    def answered(self, seconds: float = 180) -> None:
+        """Wait for its answer, which must be a good one."""
+        self.join(seconds)
+        assert self.answer is not None, "a held request has no answer"
+        assert self.answer.status_code == 200, self.answer.text
+
+
+def cold(stage: Stage) -> None:
+    """A second model, at zero."""
+    kubectl.apply(stage.cluster, installed.model(COLD, stage.space, idle=5))
+    stage.tidegate.phase(COLD, stage.space, "Idle")
+
+
+def kill_engines(stage: Stage) -> None:
+    """kill -9 of busy engines."""
+    wake(stage)
+    for number in (1, 2):
+        with stage.moment(f"kill -9 of a busy engine ({number})"):
+            parts.kill(busiest(stage))
+            stage.more(20)
+            stage.replicas(3, 180)
+    sleep(stage)
+
+
+def kill_routers(stage: Stage) -> None:
+    """kill -9 of two routers, one after the other."""
+    wake(stage)
+    for router in parts.parts(stage.cluster, "router")[:2]:
+        with stage.moment(f"kill -9 of {router['metadata']['name']}"):
+            parts.kill(router)
+            parts.restarted(stage.cluster, "router", router)
+        stage.more(50)
+    sleep(stage)
+
+
+def lose_node(stage: Stage) -> None:
+    """A node's kubelet, containerd and pods die; somebody taints it out of service; it comes back."""
+    wake(stage)
+    node = stage.cluster.nodes[1]
+    begun = stage.moment_begins(f"{node.name} is lost")
+    with faults.lost(stage.cluster, node):
+        wait_for(lambda: not _ready(stage, node.name), f"{node.name} not Ready", 90)
+        stage.tidegate.kubectl("taint", "node", node.name, OUT_OF_SERVICE, "--overwrite")
+        stage.replicas(3, 180)
+        stage.routers(ROUTERS)
+        stage.more(100)
+    begun()
+    with stage.moment(f"{node.name} is back"):
+        stage.tidegate.kubectl("taint", "node", node.name, f"{OUT_OF_SERVICE}-")
+        stage.more(50)
+    sleep(stage)
+
+
+def _ready(stage: Stage, node: str) -> bool:
+    return kubectl.is_true(kubectl.get(stage.cluster, "node", node), "Ready")
+
+
+def evict(stage: Stage) -> None:
+    """The disk of a node is short: its kubelet evicts what runs there."""
+    wake(stage)
+    node = stage.cluster.nodes[1]
+    with stage.moment(f"disk pressure on {node.name}"):
+        with faults.short_of_disk(stage.cluster, node):
+            wait_for(lambda: not _engines_on(stage, node.name), "all engines evicted", 180)
+            stage.replicas(3, 180)
+            stage.routers(ROUTERS)
+            stage.more(50)
+        stage.reload()
+    sleep(stage)
+
+
+def _engines_on(stage: Stage, node: str) -> list[dict[str, Any]]:
+    return [pod for pod in stage.pods() if pod["spec"].get("nodeName") == node]
+
+
+def api_away(stage: Stage) -> None:
+    """No API server for two minutes: who is served is served, who waits waits."""
+    cold(stage)
+    wake(stage)
+    with stage.moment(f"API server away for {API_AWAY_SECONDS:.0f} s"):
+        with faults.api_away(stage.cluster):
+            held = Held(stage)
+            stage.pause(API_AWAY_SECONDS)
+            assert held.is_alive(), "nothing could start it"
+        held.answered()
+    parts.leads(stage.cluster)
+    stage.more(100)
+    sleep(stage)
+
+
+def etcd_restart(stage: Stage) -> None:
+    """etcd ends and comes back; the API server stays."""
+    cold(stage)
+    wake(stage)
+    with stage.moment("etcd restarted"):
+        faults.stop(stage.cluster, "etcd", grace=5)
+        held = Held(stage)
+        stage.more(20)
+        faults.start(stage.cluster, "etcd")
+        held.answered()
+    parts.leads(stage.cluster)
+    stage.more(50)
+    sleep(stage)
+
+
+def operator_between(stage: Stage) -> None:
+    """kill -9 of the operator between a wake and its scale write: the API server does not answer
+    it, and answers again when the operator is gone."""
+    cold(stage)
+    wake(stage)
+    for turn in (1, 2, 3):
+        stage.tidegate.phase(COLD, stage.space, "Idle", seconds=120)
+        leader = parts.leads(stage.cluster)
+        with stage.moment(f"kill -9 of the operator between a wake and its write ({turn})"):
+            with faults.frozen(stage.cluster, "apiserver"):
+                held = Held(stage)
+                wait_for(lambda: stage.held(COLD), "a request that waits")
+                parts.kill(leader)
+            held.answered()
+            parts.restarted(stage.cluster, "operator", leader)
+    sleep(stage)
+
+
+def billing_away(stage: Stage) -> None:
+    """No billing for ten minutes: everything is served and metered; a router is killed with its
+    journal full of what nobody has acknowledged."""
+    cold(stage)
+    wake(stage)
+    with stage.moment(f"billing away for {BILLING_AWAY_SECONDS:.0f} s"):
+        stage.tidegate.kubectl("-n", SYSTEM, "scale", "deploy/tidegate-billing", "--replicas=0")
+        wait_for(lambda: not parts.parts(stage.cluster, "billing"), "no billing")
+        Held(stage).answered()
+        stage.pause(BILLING_AWAY_SECONDS / 2)
+        (router, *_) = parts.parts(stage.cluster, "router")
+        waiting = parts.metric(router, "tidegate_journal_unacked")
+        assert waiting > 0, "its journal holds what billing has not seen"
+        with stage.moment(f"kill -9 of {router['metadata']['name']}, {waiting:.0f} unacknowledged"):
+            parts.kill(router)
+            parts.restarted(stage.cluster, "router", router)
+        stage.pause(BILLING_AWAY_SECONDS / 2)
+        stage.tidegate.kubectl("-n", SYSTEM, "scale", "deploy/tidegate-billing", "--replicas=1")
+        parts.ready(stage.cluster, "billing", 1)
+        stage.settled()
+    stage.more(50)
+    sleep(stage)
+
+
+def journal_full(stage: Stage) -> None:
+    """A router's volume is full: it refuses, and serves again when its records have gone."""
+    wake(stage)
+    number = ROUTERS
+    stage.small_volume(f"data-tidegate-router-{number}", "3Mi")
+    stage.tidegate.kubectl("-n", SYSTEM, "scale", "sts/tidegate-router", f"--replicas={number + 1}")
+    try:
+        stage.routers(number + 1)
+        found = {p["metadata"]["name"]: p for p in parts.parts(stage.cluster, "router")}
+        address = found[f"tidegate-router-{number}"]["status"]["podIP"]
+        with stage.moment("a router's volume is full"):
+            stage.tidegate.kubectl("-n", SYSTEM, "scale", "deploy/tidegate-billing", "--replicas=0")
+            refused = _until_refused(stage, f"http://{address}:8080")
+            assert refused.json()["error"]["code"] == "metering_unavailable", refused.text
+            stage.tidegate.kubectl("-n", SYSTEM, "scale", "deploy/tidegate-billing", "--replicas=1")
+            parts.ready(stage.cluster, "billing", 1)
+            wait_for(
+                lambda: _ask(stage, f"http://{address}:8080").status_code == 200, "it serves", 60
+            )
+        stage.settled()
+    finally:
+        stage.tidegate.kubectl("-n", SYSTEM, "scale", "sts/tidegate-router", f"--replicas={number}")
+    sleep(stage)
+
+
+def _ask(stage: Stage, gateway: str) -> httpx.Response:
+    key = stage.tidegate.key(TENANTS[0])
+    body = {"model": NAME, "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
+    headers = {"authorization": f"Bearer {key}"}
+    url = f"{gateway}/v1/chat/completions"
+    return httpx.post(url, json=body, headers=headers, timeout=60, trust_env=False)
+
+
+def _until_refused(stage: Stage, gateway: str) -> httpx.Response:
+    for _ in range(20_000):
+        answer = _ask(stage, gateway)
+        if answer.status_code != 200:
+            return answer
+    raise AssertionError("a volume of 3 MiB took 20,000 requests")
+
+
+def ready_replica(pod: dict[str, Any]) -> bool:
+    """Whether a pod serves."""
+    return contract.answered(pod)
