@@ -17,19 +17,35 @@ from typing import Any
 
 import msgspec
 from harness import cluster as clusters
-from harness import disasters, installed, scenarios
+from harness import disasters, installed, scenarios, upgrades
 from harness.installed import Platform
 from harness.judged import Judgement
+from harness.layout import Cluster
 from harness.scenarios import ROUTERS
 from harness.stage import Stage, staged
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """`may`: outcomes that callers may see beside whole answers (see `judged`)."""
+    """`may`: outcomes that callers may see beside whole answers (see `judged`). `prepare`: what is
+    to be done to the platform before there is any load."""
 
     play: Callable[[Stage], None]
     may: frozenset[str] = frozenset()
+    prepare: Callable[[Cluster], None] = lambda cluster: None
+
+
+COUNTS = (
+    "--force-conflicts", f"--set=router.replicas={ROUTERS}", "--set=operator.replicas=2",
+)  # fmt: skip
+
+
+def _upgrade(stage: Stage) -> None:
+    upgrades.upgrade(stage, installed.load_images(stage.cluster), *COUNTS)
+
+
+def _before(cluster: Cluster) -> None:
+    upgrades.put_back(cluster, *COUNTS)
 
 
 BROKEN, CUT = frozenset({"broken"}), frozenset({"broken", "cut"})
@@ -44,19 +60,19 @@ SCENARIOS: Mapping[str, Scenario] = {
     "operator-between": Scenario(disasters.operator_between),
     "billing-away": Scenario(disasters.billing_away, CUT),
     "journal-full": Scenario(disasters.journal_full),
+    "upgrade": Scenario(_upgrade, prepare=_before),
 }
 
 
 @contextmanager
-def platform(routers: int, operators: int) -> Iterator[tuple[Platform, str]]:
+def platform() -> Iterator[tuple[Platform, str]]:
     """Tidegate with so many parts, and its image: on KUBECONFIG's cluster, else on one of ours."""
     with ExitStack() as stack:
         given = os.environ.get("KUBECONFIG")
         outside = clusters.outside(given) if given else None
         cluster = outside or stack.enter_context(clusters.held())
         names = installed.load_images(cluster)
-        counts = (f"--set=router.replicas={routers}", f"--set=operator.replicas={operators}")
-        installed.install(cluster, names, "--force-conflicts", *counts)
+        installed.install(cluster, names, *COUNTS, seconds=600)
         yield stack.enter_context(installed.platform(cluster)), names["tidegate"]
 
 
@@ -64,6 +80,7 @@ def play(
     tidegate: Platform, image: str, scenario: Scenario, seed: int, keep: Path | None
 ) -> Judgement:
     """One scenario from a model at zero to its judgement."""
+    scenario.prepare(tidegate.cluster)
     with staged(tidegate, image, seed) as stage:
         try:
             scenario.play(stage)
@@ -100,7 +117,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="a JSON object a scenario, on stdout")
     chosen = parser.parse_args()
     wrong = False
-    with platform(ROUTERS, 2) as (tidegate, image):
+    with platform() as (tidegate, image):
         for name in chosen.only or SCENARIOS:
             began = time.monotonic()
             keep = chosen.keep / f"{name}-{chosen.seed}.log" if chosen.keep else None

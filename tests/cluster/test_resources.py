@@ -353,7 +353,7 @@ def test_a_pod_is_as_restricted_as_can_be(tidegate: Platform, space: str) -> Non
     assert shared["emptyDir"]["medium"] == "Memory"
     assert {"name": "dshm", "mountPath": "/dev/shm"} in engine["volumeMounts"]
     assert spec["terminationGracePeriodSeconds"] == 35
-    assert engine["lifecycle"]["preStop"] == {"sleep": {"seconds": 5}}
+    assert engine["lifecycle"]["preStop"]["exec"]["command"][-3:] == ["8000", "5", "20"]
     assert engine["args"][engine["args"].index("--shutdown-timeout") + 1] == "20"
     assert spec["readinessGates"] == [{"conditionType": "tidegate.dev/answered"}]
     guard = next(one for one in engine["env"] if one["name"] == "ENGINE_GUARD_SECRET")

@@ -18,6 +18,9 @@ from tidegate_runtime.engines.vllm.guard.tidegate_guard import SECRET_VARIABLE
 # What stands in the objects
 
 
+LEAVES = ["python3", "-I", "-S", "/etc/tidegate/guard/leave.py", "8000"]
+
+
 def test_the_order_is_what_pods_need_first() -> None:
     one = resource(VLLM, model={"uri": "pkg://m==1", "cache": {"size": "5Gi"}})
     assert [item["kind"] for item in plan(one, "u", SETTINGS, GUARD)] == [
@@ -42,7 +45,8 @@ def test_a_sim_pod() -> None:
     ]
     spec = pod(one)
     assert "initContainers" not in spec
-    assert [volume["name"] for volume in spec["volumes"]] == ["tmp", "dshm"]
+    assert [volume["name"] for volume in spec["volumes"]] == ["tmp", "dshm", "guard"]
+    assert spec["volumes"][2]["configMap"]["items"] == [{"key": "leave.py", "path": "leave.py"}]
     assert spec["terminationGracePeriodSeconds"] == 45
 
 
@@ -65,7 +69,7 @@ def test_a_vllm_pod() -> None:
         *("--enable-prompt-tokens-details", "--disable-uvicorn-access-log"),
         *("--dtype", "float32", "--enforce-eager", "--seed", "1"),
     ]
-    assert container["lifecycle"] == {"preStop": {"sleep": {"seconds": 5}}}
+    assert container["lifecycle"] == {"preStop": {"exec": {"command": [*LEAVES, "5", "600"]}}}
     values = env(container)
     assert values["VLLM_CPU_KVCACHE_SPACE"] == "4"  # the profile's, over our default
     assert (values["HOME"], values["TMPDIR"]) == ("/tmp", "/tmp")

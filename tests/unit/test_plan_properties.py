@@ -159,7 +159,7 @@ def test_kubernetes_own_schemas_strictly(one: ModelDeployment) -> None:
 @pytest.mark.parametrize("base", [SIM, VLLM])
 def test_the_schemas_are_strict(base: dict[str, Any]) -> None:
     made = planned(resource(base))["Deployment"]
-    made["spec"]["template"]["spec"]["containers"][0]["lifecycle"]["preStop"]["slep"] = {}
+    made["spec"]["template"]["spec"]["containers"][0]["lifecycle"]["preStop"]["exce"] = {}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(made, "1.35", strict=True)
 

@@ -1,8 +1,8 @@
 """Counts engines that leave: what each generated is read until it is gone, and told to billing.
 
-A pod that ends keeps answering through its preStop pause, and the routers have excluded it before
-it was let go, so the last reading is the final one. An engine that dies without notice is told with
-what was last read of it, unverified: by name, and never as zero.
+A pod that ends goes on until it has been idle for a while (`engines.leave`), and the routers have
+excluded it, so the last reading is the final one. An engine that dies without notice, or while it
+still answered somebody, is told with what was last read of it, unverified: by name, and never as zero.
 """
 
 import asyncio
@@ -88,10 +88,10 @@ class Leaving:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(gone.wait(), READ_EVERY)
         last = self.last.pop(address.id, None) or unread(address.id, address.deployment, model)
-        if best is None:
-            told = msgspec.structs.replace(last, state="lost", verified=False)
+        if best is None or best.in_flight:
+            told = msgspec.structs.replace(best or last, state="lost", verified=False)
         else:
-            told = msgspec.structs.replace(best, state="final", in_flight=0)
+            told = msgspec.structs.replace(best, state="final")
         await self._tell(told)
         await gone.wait()
         del self._reading[address.id]

@@ -3,13 +3,15 @@
 The command lines are those of local mode (`engines.vllm.args`, the sim's flags) with a pod's
 address. Two things differ. The guard secret comes from the Secret, by reference, so that it stands
 in no object but that one. And the guard itself, a file of standard-library Python, comes with the
-ConfigMap: so any vLLM image will do, also vLLM's own, and a guard is as new as its operator.
+ConfigMap: so any vLLM image will do, also vLLM's own, and a guard is as new as its operator. So does
+the program that a pod runs before it is told to stop.
 
 Kubernetes replaces `$(NAME)` in arguments and variables. A tenant's `$(ENGINE_GUARD_SECRET)` would
 put the secret into a command line, so every `$` of a value is doubled, which it turns into one.
 """
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +26,7 @@ from tidegate_operator.plan.weights import (
 from tidegate_operator.platform import Chosen, EngineImage, Platform, chosen
 from tidegate_runtime.contract import cluster
 from tidegate_runtime.contract.spec import ModelDeployment
+from tidegate_runtime.engines import leave
 from tidegate_runtime.engines.vllm import args as vllm_args
 from tidegate_runtime.engines.vllm.guard.tidegate_guard import SECRET_VARIABLE
 
@@ -31,8 +34,11 @@ Object = dict[str, Any]
 
 GUARD_FOLDER: Final = "/etc/tidegate/guard"
 GUARD_FILE: Final = "tidegate_guard.py"
+LEAVE_FILE: Final = "leave.py"
 PYTHON: Final = "python3"
 """Found by the image's own PATH."""
+PRE_STOP_SECONDS: Final = 5
+"""Before SIGTERM at least: routers learn meanwhile that the pod is going."""
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - a pod's own address; the guard refuses strangers
 
 _WRITABLE: Final[Mapping[str, str]] = {
@@ -86,6 +92,7 @@ def _sim(resource: ModelDeployment, platform: Platform) -> Runs:
     argv += ["--shutdown-timeout", str(max(1, spec.drain.timeout_seconds)), *spec.engine.args]
     offered = platform.engines.sim
     env = dict(chosen(resource, platform).profile.env) | _plain(resource)
+    files = {LEAVE_FILE: _leave_source()}
     return Runs(
         image=_image(resource, offered),
         pull_policy=offered.pull_policy,
@@ -93,6 +100,9 @@ def _sim(resource: ModelDeployment, platform: Platform) -> Runs:
         argv=tuple(argv),
         process={"args": [_literal(one) for one in argv]},
         env=_env(resource, dict(_WRITABLE) | env),
+        files=files,
+        volumes=(_files_volume(resource, files),),
+        mounts=(_FILES_MOUNT,),
     )
 
 
@@ -101,7 +111,7 @@ def _vllm(resource: ModelDeployment, platform: Platform, guard_secret: str) -> R
     offered = platform.engines.vllm
     source = weights(resource)
     made = vllm_args.command(_serve(resource, on, source, guard_secret), _WRITABLE)
-    guard = {"name": "guard", "configMap": _guard_file(resource)}
+    files = {GUARD_FILE: vllm_args.guard_source(), LEAVE_FILE: _leave_source()}
     fetch = None if source.fetch is None else tuple(map(_literal, source.fetch))
     image = _image(resource, offered, on.profile.image)
     return Runs(
@@ -111,9 +121,9 @@ def _vllm(resource: ModelDeployment, platform: Platform, guard_secret: str) -> R
         argv=made.argv,
         process={"command": [_literal(one) for one in made.argv]},
         env=_env(resource, {**_WRITABLE, **made.env}),
-        files={GUARD_FILE: vllm_args.guard_source()},
-        volumes=(guard, *source.volumes),
-        mounts=({"name": "guard", "mountPath": GUARD_FOLDER, "readOnly": True}, *source.mounts),
+        files=files,
+        volumes=(_files_volume(resource, files), *source.volumes),
+        mounts=(_FILES_MOUNT, *source.mounts),
         fetch=fetch,
         fetch_image=offered.fetch_image or image,
         fetch_env=_fetch_env(resource, offered),
@@ -143,8 +153,25 @@ def _serve(
     )
 
 
-def _guard_file(resource: ModelDeployment) -> Object:
-    return {"name": names.child(resource), "items": [{"key": GUARD_FILE, "path": GUARD_FILE}]}
+_FILES_MOUNT: Final = {"name": "guard", "mountPath": GUARD_FOLDER, "readOnly": True}
+
+
+def _files_volume(resource: ModelDeployment, files: Mapping[str, str]) -> Object:
+    items = [{"key": name, "path": name} for name in files]
+    return {"name": "guard", "configMap": {"name": names.child(resource), "items": items}}
+
+
+@cache
+def _leave_source() -> str:
+    return Path(leave.__file__).read_text("utf-8")
+
+
+def leaves(resource: ModelDeployment) -> list[str]:
+    """The command of the pod's preStop; see `engines.leave`."""
+    most = resource.spec.drain.timeout_seconds
+    least = min(PRE_STOP_SECONDS, most)
+    place = f"{GUARD_FOLDER}/{LEAVE_FILE}"
+    return [PYTHON, "-I", "-S", place, str(cluster.ENGINE_PORT), str(least), str(most)]
 
 
 def _image(resource: ModelDeployment, offered: EngineImage, for_devices: str = "") -> str:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from tidegate_operator.plan import names
-from tidegate_operator.plan.engine import Runs, mounted
+from tidegate_operator.plan.engine import Runs, leaves, mounted
 from tidegate_operator.platform import Chosen, Profile
 from tidegate_runtime.contract import cluster
 from tidegate_runtime.contract.spec import ModelDeployment
@@ -25,17 +25,15 @@ from tidegate_runtime.contract.spec import ModelDeployment
 Object = dict[str, Any]
 
 ENGINE_USER: Final = 65532
-PRE_STOP_SECONDS: Final = 5
-"""Before SIGTERM: routers learn meanwhile that the pod is going."""
 GRACE_BEYOND_DRAIN: Final = 15
-"""preStop, and the time that an engine takes to end once it has drained."""
+"""The time that an engine takes to end once it has drained, and to be told so."""
 
 
 def template(resource: ModelDeployment, on: Chosen, runs: Runs) -> Object:
     """The pod template; its annotations lack the hash still."""
     spec: Object = {
         "automountServiceAccountToken": False,
-        "containers": [_engine(on, runs)],
+        "containers": [_engine(on, runs, leaves(resource))],
         "enableServiceLinks": False,
         "readinessGates": [{"conditionType": cluster.ANSWERED}],
         "securityContext": _pod_security(on.profile),
@@ -52,7 +50,7 @@ def template(resource: ModelDeployment, on: Chosen, runs: Runs) -> Object:
     return {"metadata": {"annotations": default, "labels": names.labels(resource)}, "spec": spec}
 
 
-def _engine(on: Chosen, runs: Runs) -> Object:
+def _engine(on: Chosen, runs: Runs, leaving: list[str]) -> Object:
     requests, limits = dict(on.profile.requests), dict(on.profile.limits)
     if on.gpus:
         requests[on.profile.gpu_resource] = limits[on.profile.gpu_resource] = str(on.gpus)
@@ -64,7 +62,7 @@ def _engine(on: Chosen, runs: Runs) -> Object:
     return _container(cluster.ENGINE_CONTAINER, runs, requests, limits) | {
         **runs.process,
         "env": list(runs.env),
-        "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
+        "lifecycle": {"preStop": {"exec": {"command": leaving}}},
         "ports": [port],
         "volumeMounts": [*mounted(tmp="/tmp", dshm="/dev/shm"), *runs.mounts],  # noqa: S108
     }

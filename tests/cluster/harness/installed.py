@@ -225,10 +225,17 @@ class Platform:
         wait_for(look, "conservation closes", seconds)
 
 
-def install(cluster: Cluster, names: dict[str, str], *flags: str) -> None:
+def install(
+    cluster: Cluster,
+    names: dict[str, str],
+    *flags: str,
+    chart: Path = CHART,
+    values: dict[str, Any] = VALUES,
+    seconds: float = 180,
+) -> None:
     """`helm install` (or upgrade) with the values above, waiting until everything is ready."""
-    profiles = {**VALUES["profiles"], WEIGHTS: _with_weights(cluster)}
-    values = VALUES | {"image": names["tidegate"], "profiles": profiles}
+    profiles = {**values["profiles"], WEIGHTS: _with_weights(cluster)}
+    values = values | {"image": names["tidegate"], "profiles": profiles}
     # An image that was built anew has its old name: pods of the old one are to be replaced.
     built = {"podAnnotations": {"tests/image": names.get("built", "")}}
     values |= dict.fromkeys(("router", "billing", "operator"), built)
@@ -237,8 +244,8 @@ def install(cluster: Cluster, names: dict[str, str], *flags: str) -> None:
     if get(cluster, "namespace", SYSTEM) is None:
         namespace(cluster, SYSTEM)
     done = subprocess.run(
-        [str(cluster.helm), "upgrade", "--install", RELEASE, str(CHART), "-n", SYSTEM, "--wait",
-         "--timeout", "180s", "-f", "-", *flags],
+        [str(cluster.helm), "upgrade", "--install", RELEASE, str(chart), "-n", SYSTEM, "--wait",
+         "--timeout", f"{seconds:.0f}s", "-f", "-", *flags],
         input=json.dumps(values), text=True, capture_output=True, check=False,
         env=environment(cluster),
     )  # fmt: skip
