@@ -37,6 +37,8 @@ log = structlog.get_logger()
 
 BACKLOG: Final = 4096
 FLUSH_SECONDS: Final = 10.0
+QUIET_SECONDS: Final = 3.0
+"""For so long nobody may have come before a router that leaves closes its port."""
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -79,23 +81,28 @@ async def _run(settings: Settings) -> None:
         gc.freeze()  # what lives for ever is not looked at again
         log.info("router_ready", name=settings.name, port=listening.getsockname()[1])
         await _until_told()
-        server.close()
-        await _stop(gate, settings)
+        await _stop(gate, settings, server)
 
 
-async def _stop(gate: Gate, settings: Settings) -> None:
+async def _stop(gate: Gate, settings: Settings, server: asyncio.Server) -> None:
     """Let what runs end, tell billing everything.
 
-    In a cluster other routers and the engines go on, so what waits for an engine is served too;
-    on one machine the engines end with us, and it is refused at once."""
+    In a cluster other routers and the engines go on, so what waits for an engine is served too, and
+    so is what comes: nodes may hear late that we are leaving, and until nobody has come for a while
+    a closed port would be a lost request. On one machine the engines end with us, and what waits
+    is refused at once."""
     if settings.world_url == settings_module.KUBERNETES:
         gate.end()
+        quiet = QUIET_SECONDS
     else:
+        server.close()
         gate.stop()
+        quiet = 0.0
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(settings.drain_seconds):
-            while gate.live:
+            while not gate.quiet(quiet):
                 await asyncio.sleep(0.02)
+    server.close()
     gate.stop()
     for front in list(gate.fronts):
         front.close()

@@ -72,6 +72,8 @@ class Handler(Protocol):
     buffered: int
     ending: bool
     """No connection is kept after the answer it carries."""
+    heard_at: float
+    """When somebody last came, by the loop's clock."""
 
     def handle(self, front: "Front", incoming: Incoming) -> None:
         """Answer one request through `front`."""
@@ -118,6 +120,7 @@ class Front(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]
         self.transport.set_write_buffer_limits(_HIGH_WATER)  # type: ignore[union-attr]
         self._handler.fronts.add(self)
+        self._handler.heard_at = self._loop.time()
         if len(self._handler.fronts) > MAX_CONNECTIONS:
             self.transport.abort()  # type: ignore[union-attr]
 

@@ -63,6 +63,7 @@ class Gate:
         self.requests: Counter[tuple[str, int]] = Counter()
         self.tokens: Counter[tuple[str, str]] = Counter()
         self.stopping = self.ending = False
+        self.heard_at = self.loop.time()
         self.probe_started: Callable[[ModelState, ReplicaState], None] = lambda model, replica: None
         self.dialer = Dialer(self.loop)
 
@@ -71,6 +72,7 @@ class Gate:
     @bounded
     def handle(self, front: Front, incoming: Incoming) -> None:
         """Answer one request (called by the front; errors become answers here)."""
+        self.heard_at = self.loop.time()
         try:
             self._handle(front, incoming)
         except Refusal as refusal:
@@ -312,8 +314,13 @@ class Gate:
         )
 
     def end(self) -> None:
-        """No new connection comes: serve what is here and what waits, each connection to its end."""
+        """Serve what is here, what waits and what still comes, each connection to its answer's end."""
         self.ending = True
+        self.heard_at = self.loop.time()
+
+    def quiet(self, seconds: float) -> bool:
+        """Whether nothing is being served, and nobody has come for so long."""
+        return not self.live and self.loop.time() - self.heard_at >= seconds
 
     def stop(self) -> None:
         """Refuse what waits and what comes; what runs goes on."""

@@ -71,6 +71,7 @@ class Router:
             socket.create_server(("127.0.0.1", 0)) as other,
         ):
             ports = free.getsockname()[1], other.getsockname()[1]
+        self.port = ports[0]
         self.ops = f"http://127.0.0.1:{ports[1]}"
         self.data = folder / "router"
         self.environ = {
@@ -171,6 +172,32 @@ async def test_ready_with_a_picture_and_a_restart_forgets_nothing(tmp_path: Path
                 in (await client.get("/metrics")).text
             )
         assert router.picture() is not None
+
+
+async def test_one_that_leaves_answers_what_was_sent_before_it_knew(tmp_path: Path) -> None:
+    """It stands still, gets a request, then the signal: as on a machine that is short of time."""
+    async with billing() as url, FakeKube(tmp_path).running() as kube:
+        fill(kube)
+        router = Router(tmp_path, kube.kubeconfig, url)
+        process = await router.start()
+        try:
+            async with httpx.AsyncClient(base_url=router.ops, trust_env=False) as client:
+                await says(client, 200, "ok")
+            process.send_signal(signal.SIGSTOP)
+            reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
+            writer.write(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n")
+            await writer.drain()
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGCONT)
+            assert (await reader.readline()).startswith(b"HTTP/1.1 401")
+            writer.close()
+            async with httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{router.port}", trust_env=False
+            ) as late:
+                assert (await late.get("/v1/models")).status_code == 401, "nodes hear late"
+        finally:
+            _, said = await process.communicate()
+        assert process.returncode == 0, said.decode()
 
 
 async def test_the_last_change_is_on_disk_after_an_orderly_end(tmp_path: Path) -> None:
