@@ -21,8 +21,9 @@ from harness import disasters, installed, scenarios, upgrades
 from harness.installed import Platform
 from harness.judged import Judgement
 from harness.layout import Cluster
+from harness.load import Plan
 from harness.scenarios import ROUTERS
-from harness.stage import Stage, staged
+from harness.stage import NAME, TENANTS, Stage, staged
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def play(
 ) -> Judgement:
     """One scenario from a model at zero to its judgement."""
     scenario.prepare(tidegate.cluster)
-    with staged(tidegate, image, seed) as stage:
+    with staged(tidegate, image, Plan(seed, [NAME], TENANTS)) as stage:
         try:
             scenario.play(stage)
             made = stage.judge()

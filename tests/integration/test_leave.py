@@ -6,8 +6,8 @@ import threading
 from pathlib import Path
 
 import httpx
-from sim_process import Sim, running
 
+from sim_process import Sim, running
 from tidegate_runtime.engines import leave
 
 

@@ -22,7 +22,6 @@ from typing import Any, Literal
 from .load import Asked, Told
 
 Outcome = Literal["answered", "broken", "cut", "failed"]
-LONG_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class Moment:
 
 @dataclass
 class Judgement:
-    """The numbers of a run, and what is wrong in words. `spanned`: per event, streams of 10 s and
-    more that were under way when it began."""
+    """The numbers of a run, and what is wrong in words. `spanned`: per event, long streams that were
+    under way when it began."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     long_streams: int = 0
@@ -63,6 +62,7 @@ def judge(
     ledger: Iterable[Mapping[str, Any]],
     truth: Mapping[str, Told],
     moments: Sequence[Moment],
+    long_seconds: float = 10.0,
 ) -> Judgement:
     """Compare all three. `ledger`: settlements of the load's models, probes among them."""
     made = Judgement()
@@ -80,7 +80,7 @@ def judge(
     made.wrong += _closed(attempts, truth)
     made.billed_tokens = sum(a["completion_tokens"] for a in attempts if a["billed"])
     made.generated_tokens = sum(told.generated_tokens for told in truth.values())
-    long = [one for one in asked if one.stream and one.last - one.first >= LONG_SECONDS]
+    long = [one for one in asked if one.stream and one.last - one.first >= long_seconds]
     made.long_streams = len(long)
     for moment in moments:
         made.spanned[moment.name] = sum(s.first < moment.begun < s.last for s in long)

@@ -53,7 +53,8 @@ class Asked(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Plan:
-    """What callers do: `models` by their tenants' names for them, tokens as ranges."""
+    """What callers do: `models` by their tenants' names for them, tokens as ranges. A stream that is
+    to prove that it spanned an event is one of `long_seconds` and more."""
 
     seed: int
     models: Sequence[str]
@@ -62,6 +63,7 @@ class Plan:
     plain_tokens: tuple[int, int] = (1, 8)
     think_seconds: float = 1.0
     plain_think_seconds: float = 6.0
+    long_seconds: float = 10.0
 
 
 def _pod(image: str) -> dict[str, Any]:
@@ -103,7 +105,8 @@ def _pod(image: str) -> dict[str, Any]:
 class Load:
     """The callers in the pod."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, plan: Plan, address: str) -> None:
+        self.plan = plan
         self._client = httpx.Client(base_url=f"http://{address}:8000", timeout=30, trust_env=False)
 
     def want(self, streams: int, plain: int) -> None:
@@ -164,7 +167,7 @@ def loaded(tidegate: Platform, image: str, plan: Plan) -> Iterator[Load]:
         return found if kubectl.is_true(found, "Ready") else None
 
     pod = wait_for(ready, "the load pod", 60)
-    load = Load(pod["status"]["podIP"])
+    load = Load(plan, pod["status"]["podIP"])
     try:
         yield load
     finally:

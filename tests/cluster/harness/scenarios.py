@@ -118,6 +118,28 @@ def everything(stage: Stage) -> None:
     sleep(stage)
 
 
+def briefly(stage: Stage) -> None:
+    """The short cut: two routers, shorter streams, and several things at once."""
+    with stage.moment("0 -> 1"):
+        stage.load.want(8, 2)
+        stage.replicas(1)
+    with stage.moment("1 -> 2"):
+        stage.load.want(20, 4)
+        stage.replicas(2)
+    stage.load.asking(20)
+    rollout(stage)
+    (router, *_) = parts.parts(stage.cluster, "router")
+    leader = parts.leads(stage.cluster)
+    with stage.moment("kill -9 of the operator; kubectl delete pod, a router and a busy engine"):
+        parts.kill(leader)
+        delete(stage, router)
+        delete(stage, busiest(stage))
+        parts.restarted(stage.cluster, "operator", leader)
+        stage.replicas(2, 240)
+        stage.routers(2)
+    sleep(stage)
+
+
 def busiest(stage: Stage) -> dict[str, Any]:
     """An engine with streams on it, by the operator's own order of names."""
     pods = [pod for pod in stage.engines() if contract.answered(pod)]

@@ -192,29 +192,35 @@ class Stage:
 
         wait_for(look, "all journals acknowledged", seconds)
 
+    def unclosed(self) -> list[dict[str, Any]]:
+        """Engines of this run whose tokens the ledger does not explain."""
+        ours = {row["replica"] for row in self.tidegate.ledger(self.begun)}
+        rows = self.tidegate.api("/api/v1/conservation")["data"]
+        return [row for row in rows if row["epoch"] in ours and row["unexplained"]]
+
     def judge(self) -> Judgement:
         """What it came to, after the last answer: callers, ledger and engines compared."""
         self.load.ended()
         self.settled()
         open_rows: list[str] = []
         try:
-            self.tidegate.closes(60)
+            wait_for(lambda: not self.unclosed(), "conservation closes", 60)
         except TimeoutError:
-            rows = self.tidegate.api("/api/v1/conservation")["data"]
-            open_rows = [f"conservation: {row}" for row in rows if row["unexplained"]]
+            open_rows = [f"conservation: {row}" for row in self.unclosed()]
         self.truth.read()
         made = judged.judge(
             self.load.transcript(),
             self.tidegate.ledger(self.begun),
             dict(self.truth.told),
             self.moments,
+            self.load.plan.long_seconds,
         )
         made.wrong += open_rows
         return made
 
 
 @contextmanager
-def staged(tidegate: Platform, image: str, seed: int, **spec: Any) -> Iterator[Stage]:
+def staged(tidegate: Platform, image: str, plan: Plan, **spec: Any) -> Iterator[Stage]:
     """A namespace with the model at zero, a load that asks nothing yet; all gone at the end."""
     cluster, space = tidegate.cluster, TENANTS[0]
     installed.namespace(cluster, space)
@@ -225,6 +231,5 @@ def staged(tidegate: Platform, image: str, seed: int, **spec: Any) -> Iterator[S
         )
         kubectl.apply(cluster, resource(space, **spec))
         tidegate.phase(NAME, space, "Idle")
-        plan = Plan(seed, [NAME], TENANTS)
         load = stack.enter_context(loaded(tidegate, image, plan))
         yield Stage(tidegate, space, load, told)
