@@ -57,8 +57,8 @@ test-cluster: setup ## a real Kubernetes, two nodes; or KUBECONFIG=... TEST_IMAG
 test-chart: setup ## the chart rendered, and every object validated offline
 	@$(PYTEST) tests/chart $(ARGS)
 
-test-long: setup ## what takes long: 200 wakes beside plain kubectl scale
-	@$(PYTHON) tests/cluster/wakes.py $(ARGS)
+test-long: setup ## what takes long: wakes, motion, scale (ARGS="--part motion" for one of them)
+	@$(PYTHON) tests/cluster/long.py $(ARGS)
 
 image: setup ## the shipped image (ARGS="tidegate vllm-cpu" for both), by buildah
 	@$(PYTHON) tests/cluster/harness/images.py $(or $(ARGS),tidegate) >&2

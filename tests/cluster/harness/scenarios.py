@@ -7,7 +7,10 @@ ledger and engines. What breaks is in `disasters`, the whole matrix in `motion.p
 from collections.abc import Mapping
 from typing import Any
 
+import httpx
+
 from tidegate_runtime.contract import cluster as contract
+from tidegate_runtime.engines import leave
 
 from . import kubectl
 from . import platform_parts as parts
@@ -109,10 +112,29 @@ def drain_node(stage: Stage) -> None:
             stage.routers(ROUTERS)
 
 
+def cancel_drain(stage: Stage) -> None:
+    """Two replicas drain because a person wants one; demand takes them back when that is over."""
+    before = {pod["metadata"]["uid"] for pod in stage.engines()}
+    annotate = ("-n", stage.space, "annotate", "mdep", NAME, "--overwrite")
+    with stage.moment("a drain that demand takes back"):
+        stage.tidegate.kubectl(*annotate, f"{contract.REPLICAS}=1")
+        wait_for(lambda: _draining(stage), "a replica that drains")
+        stage.tidegate.kubectl(*annotate, f"{contract.REPLICAS}-")
+        wait_for(lambda: not _draining(stage), "no replica that drains")
+    assert {pod["metadata"]["uid"] for pod in stage.engines()} == before, "all of them stayed"
+
+
+def _draining(stage: Stage) -> list[str]:
+    marked = [pod["metadata"] for pod in stage.engines()]
+    return [one["name"] for one in marked if contract.DRAINING in one.get("annotations", {})]
+
+
 def everything(stage: Stage) -> None:
     """All that may not cost a single request, one after the other."""
     wake(stage)
-    for step in (rollout, bad_rollout, delete_engines, delete_routers, kill_operator, drain_node):
+    for step in (
+        cancel_drain, rollout, bad_rollout, delete_engines, delete_routers, kill_operator, drain_node,
+    ):  # fmt: skip
         step(stage)
     stage.load.asked(2000, 1200)
     sleep(stage)
@@ -141,9 +163,19 @@ def briefly(stage: Stage) -> None:
 
 
 def busiest(stage: Stage) -> dict[str, Any]:
-    """An engine with streams on it, by the operator's own order of names."""
-    pods = [pod for pod in stage.engines() if contract.answered(pod)]
-    return max(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+    """The engine with most requests on it; there are some."""
+    guard = stage.tidegate.guard(NAME, stage.space)
+
+    def running(pod: dict[str, Any]) -> float:
+        url = f"http://{pod['status']['podIP']}:{contract.ENGINE_PORT}/metrics"
+        headers = {"authorization": f"Bearer {guard}"}
+        return leave.busy(httpx.get(url, headers=headers, timeout=10, trust_env=False).text)
+
+    def look() -> dict[str, Any] | None:
+        loads = {running(pod): pod for pod in stage.engines() if contract.answered(pod)}
+        return loads[max(loads)] if loads and max(loads) >= 5 else None
+
+    return wait_for(look, "an engine with five requests on it")
 
 
 def delete(stage: Stage, pod: Mapping[str, Any]) -> None:

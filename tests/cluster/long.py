@@ -1,0 +1,34 @@
+"""What takes long, one part after the other: `make test-long ARGS="--part motion --seed 2"`.
+
+    wakes    200 wakes from zero beside plain `kubectl scale`
+    motion   everything moves and breaks under load, and nothing is lost
+    scale    1,000 models, simulated
+
+What else is given goes to each part that is run. The exit status is 1 where a part's was not 0.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+PARTS = ("wakes", "motion", "scale")
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Run what takes long.")
+    parser.add_argument("--part", choices=PARTS, action="append", help="repeatable; default: all")
+    chosen, rest = parser.parse_known_args()
+    wrong = []
+    for part in chosen.part or PARTS:
+        sys.stderr.write(f"test-long: {part}\n")
+        program = Path(__file__).with_name(f"{part}.py")
+        if subprocess.run([sys.executable, str(program), *rest], check=False).returncode:
+            wrong.append(part)
+    sys.stderr.write(f"test-long: {'wrong: ' + ', '.join(wrong) if wrong else 'all is well'}\n")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
