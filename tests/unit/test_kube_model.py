@@ -229,7 +229,7 @@ def test_refusals_of_pods_that_are_gone_are_forgotten() -> None:
     model = made(1, pod("a", ready=False))
     model.told(ReplicaDemand(id="a.0", answer_error="no"))
     model.observe(deployment(1), [pod("b", ready=False)])
-    assert not model.refused
+    assert not model.failing.refused
 
 
 def test_off_sees_everything_out() -> None:
@@ -320,7 +320,7 @@ def test_pods_that_cannot_be_made_are_told_by_the_deployment() -> None:
 def test_a_pod_that_refuses_its_readiness_request_is_replaced_later_each_time() -> None:
     model = made(1, pod("a", ready=False))
     model.told(ReplicaDemand(id="a.0", answer_error="the readiness request was answered 500"))
-    at = model.refused["a.0"].until
+    at = model.failing.refused["a.0"].until
     assert model.discard(at + 0.01) == ["a"]
     model.observe(deployment(1), [pod("b", ready=False)])
     model.told(ReplicaDemand(id="b.0", answer_error="again"))

@@ -58,7 +58,7 @@ ROWS = [
     (
         "memory",
         pod(waiting("CrashLoopBackOff", last={"exitCode": 137, "reason": "OOMKilled"}, restarts=1)),
-        "OOMKilled", True, "resources.profile",
+        "OOMKilled", False, "resources.profile",
     ),
     ("no node", unscheduled("0/2 nodes: 2 Insufficient nvidia.com/gpu"), "Unschedulable", True, "gpu"),
     (

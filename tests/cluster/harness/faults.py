@@ -91,6 +91,21 @@ def lost(cluster: Cluster, node: Node) -> Iterator[None]:
         fake_gpus(api, node.name)
 
 
+@contextmanager
+def silent(cluster: Cluster, node: Node) -> Iterator[None]:
+    """A node that is not heard of inside of the block: what runs on it runs on, without a kubelet."""
+    api = Api(_folder(cluster) / "certs")
+    stop(cluster, node.kubelet)
+    try:
+        yield
+    finally:
+        before = time.time()
+        start(cluster, node.kubelet)
+        wait_for(lambda: _beat_since(api, node.name, before), f"{node.name}'s heartbeat", 60)
+        wait_for(lambda: node.name in ready_nodes(api), f"{node.name} Ready", 60)
+        fake_gpus(api, node.name)
+
+
 def _beat_since(api: Api, node: str, before: float) -> bool:
     path = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{node}"
     renewed = str(api.call("GET", path)["spec"]["renewTime"])
