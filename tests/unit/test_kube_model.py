@@ -367,3 +367,62 @@ def test_a_replica_that_cannot_start_beside_one_that_serves_is_told() -> None:
     heard(picture, T + 2, in_flight=2)
     model.evaluate(picture, T + 2)
     assert model.failure is None
+
+
+def lost(uid: str) -> dict[str, Any]:
+    """A pod whose node is not heard of any more."""
+    made = pod(uid)
+    made["status"]["conditions"][0]["lastTransitionTime"] = "2026-01-01T00:00:00Z"
+    made["status"]["conditions"] += [
+        {"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:00:09Z"},
+        {"type": "ContainersReady", "status": "True"},
+    ]
+    return made
+
+
+def test_a_replica_on_a_lost_node_is_none_and_is_told() -> None:
+    model, picture = made(1, lost("a")), Picture()
+    heard(picture, T, in_flight=1)
+    model.evaluate(picture, T)
+    assert model.ready() == []
+    assert model.failure is not None
+    assert (model.failure.reason, model.failure.final) == ("NodeLost", False)
+    assert model.discard(T) == []
+    assert model.discard(T + 10) == ["a"]
+    model.observe(deployment(1, 2), [lost("a") | {"metadata": ending("a")}, pod("b")])
+    heard(picture, T + 11, in_flight=1)
+    steps = model.evaluate(picture, T + 11)
+    assert steps == Steps(), "the successor is there: nothing is missing and nothing too much"
+    assert model.failure is None
+    assert model.ready() == ["b"]
+
+
+def ending(uid: str, **annotations: str) -> dict[str, Any]:
+    return {
+        "uid": uid, "name": uid, "namespace": "team", "deletionTimestamp": "2026-01-01T00:00:00Z",
+        "annotations": annotations,
+    }  # fmt: skip
+
+
+def test_a_lost_replica_leaves_first() -> None:
+    model, picture = made(2, pod("a"), lost("z"), idle_seconds=500), Picture()
+    until_draining(model, picture, in_flight=1)
+    assert list(model.draining) == ["z"]
+
+
+def test_a_draining_pod_that_somebody_deletes_holds_up_nothing() -> None:
+    """It may be stuck on a lost node; its ReplicaSet has made another one for it."""
+    model, picture = made(2, pod("a"), pod("b"), idle_seconds=500), Picture()
+    model.policy = Policy(
+        scale_down_delay_seconds=0, stable_window_seconds=2, target_concurrency=1, max_replicas=4
+    )
+    now = until_draining(model, picture, in_flight=1)
+    (leaving,) = model.draining
+    stuck = pod(leaving) | {"metadata": ending(leaving, **{cluster.DRAINING: "1"})}
+    other = "b" if leaving == "a" else "a"
+    model.observe(deployment(2), [stuck, pod(other), pod("c")])
+    heard(picture, now + 1, in_flight=1, held=2)
+    steps = model.evaluate(picture, now + 1)
+    assert steps.replicas == 3, "two that serve and one more: the stuck one is no replica"
+    assert leaving not in model.draining
+    assert leaving not in model.marks().clear

@@ -88,7 +88,8 @@ class Failing:
         due = [uid for uid in there if uid in self._replacing]
         for uid, pod in there.items():
             refusal = self.refused.get(epoch(pod))
-            if refusal is not None and now >= refusal.until and uid not in self._replacing:
+            over = refusal is not None and now >= refusal.until and not answered(pod)
+            if over and uid not in self._replacing:
                 due.append(uid)
         return due + [uid for uid in self.lost.due(there, desired, now) if uid not in due]
 
@@ -96,7 +97,7 @@ class Failing:
         """Whether the start that is running has failed."""
         self.nudge = False
         if seen.version != self._version:
-            self._version, self._since = seen.version, 0.0
+            self._version, self._since, self.failure = seen.version, 0.0, None
         found = self._trouble(seen, now) if seen.desired else None
         if seen.ready >= seen.desired:
             self._retries = 0
@@ -120,8 +121,7 @@ class Failing:
         if known is not None and not known.final:
             start = known.start_id
         else:
-            start = seen.start_id if seen.start_id != self._spent else ""
-        start = start or new_start_id()
+            start = seen.start_id if seen.start_id > self._spent else new_start_id()
         if final:
             self._spent = start
             if not same:
@@ -132,24 +132,24 @@ class Failing:
 
     def _tries_again(self, seen: Seen, found: Trouble, final: bool, now: float) -> bool:
         """Whether whoever waits now waits for another try, which begins here where it is due."""
-        if now < self._nudged_until:
-            return True
-        known = self.failure
-        if now < self._retry_at or (final and (known is None or not known.final)):
+        if final and (self.failure is None or not self.failure.final):
             return False  # the first to know are told; the next try is for who comes after them
-        if not final and found is not seen.blocked:
+        if now < self._nudged_until:
+            return final
+        blocked = found is seen.blocked
+        if now < self._retry_at or not (final or blocked):
             return False  # within the grace the kubelet's own pace will do
         self._retries += 1
         self._retry_at = now + backoff(self._retries + 1)
-        if found is seen.blocked:
+        if blocked:
             self.nudge, self._nudged_until = True, now + NUDGED_SECONDS
             self._retry_at += NUDGED_SECONDS
             return final
-        if final:
-            self._replacing |= {
-                pod["metadata"]["uid"] for pod in self._current(seen) if _backs_off(pod)
-            }
-        return final
+        self._replacing |= {
+            pod["metadata"]["uid"] for pod in self._current(seen) if _backs_off(pod)
+        }
+        self.failure = None
+        return True
 
     def _lagging(self, seen: Seen, found: Trouble | None, now: float) -> Failure | None:
         """What keeps a further replica from starting while others serve: told, and final to nobody."""

@@ -110,23 +110,22 @@ class Model:
         for known in (self.draining, self.released):
             for gone in [uid for uid in known if uid not in self.pods]:
                 del known[gone]
+        # One that somebody else deletes has its successor already, and may be stuck on a lost node.
+        for ending in [uid for uid in self.draining if _ends(self.pods[uid])]:
+            del self.draining[ending]
         self.failing.forget(self.pods)
         self._steps_of_the_start()
 
     def staying(self) -> list[str]:
         """Pods that serve or will."""
         leaving = self.draining.keys() | self.released.keys()
-        return [
-            uid
-            for uid, pod in self.pods.items()
-            if uid not in leaving and "deletionTimestamp" not in pod["metadata"]
-        ]
+        return [uid for uid, pod in self.pods.items() if uid not in leaving and not _ends(pod)]
 
     def marks(self) -> Marks:
         """What differs between the pods' marks and what is decided."""
         leaving = self.draining.keys() | self.released.keys()
         marked = {uid for uid, pod in self.pods.items() if _mark(pod)}
-        alive = {u for u, p in self.pods.items() if "deletionTimestamp" not in p["metadata"]}
+        alive = {uid for uid, pod in self.pods.items() if not _ends(pod)}
         return Marks(tuple(leaving - marked), tuple((marked - leaving) & alive))
 
     def ready(self) -> list[str]:
@@ -151,7 +150,7 @@ class Model:
 
     def _steps(self, picture: Picture, now: float) -> Steps:
         for uid in [u for u, at in self.released.items() if now - at > RELEASE_SECONDS]:
-            if "deletionTimestamp" not in self.pods[uid]["metadata"]:
+            if not _ends(self.pods[uid]):
                 del self.released[uid]  # Kubernetes took another one: this one serves again
         current = self.replicas or 0
         keeping = current - len(self.draining)
@@ -209,7 +208,7 @@ class Model:
         longer among the replicas that it wanted. A pod whose end has begun counts no more."""
         for uid, pod in self.pods.items():
             mark = _mark(pod)
-            if mark and uid not in self.released and "deletionTimestamp" not in pod["metadata"]:
+            if mark and uid not in self.released and not _ends(pod):
                 self.draining.setdefault(uid, float(mark) if mark.isdigit() else 0.0)
         self.desired = max(0, replicas - len(self.draining))
         return State.initial(self.desired, now, self.last_request or None)
@@ -222,7 +221,7 @@ class Model:
         pod = self.pods.get(uid)
         if pod is None:
             return ""
-        if said.answer_error and not said.answered_at:
+        if said.answer_error and not said.answered_at and not answered(pod):
             self.failing.refuse(said.id, "AnswerFailed", said.answer_error, time.time())
         if epoch(pod) != said.id:
             return ""
@@ -276,6 +275,10 @@ class Model:
             blocked=self.blocked,
             version=self._asked_for,
         )
+
+
+def _ends(pod: Object) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
 
 
 def _serves(pod: Object) -> bool:

@@ -190,13 +190,12 @@ def lost(pod: Object) -> bool:
     gate as they are. (So does the kubelet for a moment before it has seen the gate: then `Ready`
     is older than the gate.)"""
     ready = condition(pod, "Ready") or {}
+    if ready.get("status") != "False":
+        return False
     containers = condition(pod, "ContainersReady") or {}
     gate = condition(pod, ANSWERED) or {}
-    return (
-        ready.get("status") == "False"
-        and containers.get("status") == gate.get("status") == "True"
-        and (ready.get("lastTransitionTime") or "") > (gate.get("lastTransitionTime") or "")
-    )
+    later = (ready.get("lastTransitionTime") or "") > (gate.get("lastTransitionTime") or "")
+    return later and containers.get("status") == gate.get("status") == "True"
 
 
 def replica(pod: Object, deployment: str, secret: str) -> Replica | None:
