@@ -400,7 +400,7 @@ def test_a_node_that_is_lost(place: Place, stories: dict[str, Future[Story]]) ->
     assert old["spec"]["nodeName"] == there.name
     with ThreadPoolExecutor(1) as pool, faults.silent(place.cluster, there):
         began = time.monotonic()
-        stream = pool.submit(streamed, place, LOST.name, 200)
+        stream = pool.submit(streamed, place, LOST.name, 175)
 
         def told() -> bool:
             found = place.status(LOST).get("failure") or {}
@@ -408,7 +408,7 @@ def test_a_node_that_is_lost(place: Place, stories: dict[str, Future[Story]]) ->
 
         wait_for(told, "the loss told", 60)
         seen = time.monotonic()
-        assert LOST.words in events(place, LOST)
+        wait_for(lambda: LOST.words in events(place, LOST), "its Event", 10)
 
         def replaced() -> dict[str, Any] | None:
             pods = [p for p in place.pods(LOST) if p["metadata"]["uid"] != old["metadata"]["uid"]]
