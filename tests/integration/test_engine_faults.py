@@ -163,6 +163,20 @@ def test_an_engine_dead_on_its_first_request_is_never_ready(tmp_path: Path) -> N
         assert "AnswerFailed" in answer.json()["error"]["message"]
 
 
+def test_a_start_that_hangs_is_ended_and_made_anew(tmp_path: Path) -> None:
+    cold = "heartbeatSeconds: 10"
+    document = running.sim(start_seconds=3600)
+    assert cold in document
+    document = document.replace(cold, f"{cold}, startTimeoutSeconds: 10")
+    with running.platform(tmp_path, document) as up, up.client() as client:
+        answer = client.post("/v1/chat/completions", json=body(3))
+        assert answer.status_code == 503
+        message = answer.json()["error"]["message"]
+        assert "StartTimeout: no answer within 10 s (coldStart.startTimeoutSeconds)" in message
+        assert "its last step: importing" in message
+        assert up.models()["sim"]["failure"]["reason"] == "StartTimeout"
+
+
 def test_a_waiting_stream_gets_heartbeats_and_a_late_failure_in_band(tmp_path: Path) -> None:
     document = running.sim(start_seconds=30, hold=3, heartbeat=1)
     with running.platform(tmp_path, document) as up, up.client() as client:

@@ -234,7 +234,7 @@ def test_refusals_of_pods_that_are_gone_are_forgotten() -> None:
     model = made(1, pod("a", ready=False))
     model.told(ReplicaDemand(id="a.0", answer_error="no"))
     model.observe(deployment(1), [pod("b", ready=False)])
-    assert not model.refused
+    assert not model.failing.refused
 
 
 def test_off_sees_everything_out() -> None:
@@ -325,7 +325,7 @@ def test_pods_that_cannot_be_made_are_told_by_the_deployment() -> None:
 def test_a_pod_that_refuses_its_readiness_request_is_replaced_later_each_time() -> None:
     model = made(1, pod("a", ready=False))
     model.told(ReplicaDemand(id="a.0", answer_error="the readiness request was answered 500"))
-    at = model.refused["a.0"].until
+    at = model.failing.refused["a.0"].until
     assert model.discard(at + 0.01) == ["a"]
     model.observe(deployment(1), [pod("b", ready=False)])
     model.told(ReplicaDemand(id="b.0", answer_error="again"))
@@ -335,19 +335,20 @@ def test_a_pod_that_refuses_its_readiness_request_is_replaced_later_each_time() 
 
 def test_one_that_serves_beside_it_does_not_hurry_its_replacement() -> None:
     """A rollout that stalls: the old version's replicas answer all along."""
-    model = made(2, pod("old"), pod("a", ready=False))
-    for uid in "abc":
-        model.observe(deployment(2), [pod("old"), pod(uid, ready=False)])
+    model, picture = made(1, pod("old"), min_replicas=1), Picture()
+
+    def tries(uid: str) -> float:
+        model.observe(deployment(1, old=1, updated=1), [pod("old"), pod(uid, ready=False)])
+        heard(picture, T, in_flight=1)
+        model.evaluate(picture, T)
         model.told(ReplicaDemand(id=f"{uid}.0", answer_error="500"))
-        assert model.discard(model.refused[f"{uid}.0"].until) == [uid]
-    model.observe(deployment(2), [pod("old"), pod("d", ready=False)])
-    at = time.time()
-    model.told(ReplicaDemand(id="d.0", answer_error="500"))
-    assert model.refused["d.0"].until >= at + 4
-    model.observe(deployment(2), [pod("old"), pod("e")])
-    assert model.discard(T) == []
-    model.told(ReplicaDemand(id="e.0", answer_error="500"))
-    assert model.refused["e.0"].until < time.time() + 1, "after a good one it begins anew"
+        return model.failing.refused[f"{uid}.0"].until - time.time()
+
+    pauses = [round(tries(uid)) for uid in "abcd"]
+    assert pauses == [1, 2, 4, 8]
+    model.observe(deployment(1), [pod("e")])
+    model.evaluate(picture, T)
+    assert round(tries("f")) == 1, "after a good one it begins anew"
 
 
 def test_a_start_is_young_until_a_moment_after_its_write() -> None:
@@ -398,3 +399,62 @@ def test_a_replica_that_cannot_start_beside_one_that_serves_is_told() -> None:
     heard(picture, T + 2, in_flight=2)
     model.evaluate(picture, T + 2)
     assert model.failure is None
+
+
+def lost(uid: str) -> dict[str, Any]:
+    """A pod whose node is not heard of any more."""
+    made = pod(uid)
+    made["status"]["conditions"][0]["lastTransitionTime"] = "2026-01-01T00:00:00Z"
+    made["status"]["conditions"] += [
+        {"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:00:09Z"},
+        {"type": "ContainersReady", "status": "True"},
+    ]
+    return made
+
+
+def test_a_replica_on_a_lost_node_is_none_and_is_told() -> None:
+    model, picture = made(1, lost("a")), Picture()
+    heard(picture, T, in_flight=1)
+    model.evaluate(picture, T)
+    assert model.ready() == []
+    assert model.failure is not None
+    assert (model.failure.reason, model.failure.final) == ("NodeLost", False)
+    assert model.discard(T) == []
+    assert model.discard(T + 10) == ["a"]
+    model.observe(deployment(1, 2), [lost("a") | {"metadata": ending("a")}, pod("b")])
+    heard(picture, T + 11, in_flight=1)
+    steps = model.evaluate(picture, T + 11)
+    assert steps == Steps(), "the successor is there: nothing is missing and nothing too much"
+    assert model.failure is None
+    assert model.ready() == ["b"]
+
+
+def ending(uid: str, **annotations: str) -> dict[str, Any]:
+    return {
+        "uid": uid, "name": uid, "namespace": "team", "deletionTimestamp": "2026-01-01T00:00:00Z",
+        "annotations": annotations,
+    }  # fmt: skip
+
+
+def test_a_lost_replica_leaves_first() -> None:
+    model, picture = made(2, pod("a"), lost("z"), idle_seconds=500), Picture()
+    until_draining(model, picture, in_flight=1)
+    assert list(model.draining) == ["z"]
+
+
+def test_a_draining_pod_that_somebody_deletes_holds_up_nothing() -> None:
+    """It may be stuck on a lost node; its ReplicaSet has made another one for it."""
+    model, picture = made(2, pod("a"), pod("b"), idle_seconds=500), Picture()
+    model.policy = Policy(
+        scale_down_delay_seconds=0, stable_window_seconds=2, target_concurrency=1, max_replicas=4
+    )
+    now = until_draining(model, picture, in_flight=1)
+    (leaving,) = model.draining
+    stuck = pod(leaving) | {"metadata": ending(leaving, **{cluster.DRAINING: "1"})}
+    other = "b" if leaving == "a" else "a"
+    model.observe(deployment(2), [stuck, pod(other), pod("c")])
+    heard(picture, now + 1, in_flight=1, held=2)
+    steps = model.evaluate(picture, now + 1)
+    assert steps.replicas == 3, "two that serve and one more: the stuck one is no replica"
+    assert leaving not in model.draining
+    assert leaving not in model.marks().clear

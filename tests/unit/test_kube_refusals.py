@@ -87,3 +87,22 @@ def test_a_refused_child_is_told(seen: bool) -> None:
     model.child_refused = ""
     after = report.written(model, Verdict(None, "Valid", ""), Priced(), obj, "", 2.0)
     assert "ChildRefused" not in {one["reason"] for one in after["conditions"]}
+
+
+def test_each_new_reason_of_a_start_that_fails_is_an_event_once() -> None:
+    def said(status: str, reason: str, phase: str = "Starting") -> dict[str, Any]:
+        engine = {"type": "EngineHealthy", "status": status, "reason": reason, "message": "why"}
+        ready = {"type": "Ready", "status": "False", "reason": reason, "message": "why"}
+        return {"phase": phase, "conditions": [engine, ready]}
+
+    well, pull = said("Unknown", "Starting"), said("False", "ImagePullBackOff")
+    found = report.transition(well, pull)
+    assert found is not None
+    assert (found.status, found.reason) == (False, "ImagePullBackOff")
+    assert report.transition(pull, pull) is None
+    final = report.transition(pull, said("False", "ImagePullBackOff", "Failed"))
+    assert final is not None
+    assert (final.type, final.reason) == ("Phase", "ImagePullBackOff")
+    other = report.transition(pull, said("False", "CrashLoopBackOff"))
+    assert other is not None
+    assert other.reason == "CrashLoopBackOff"

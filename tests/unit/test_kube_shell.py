@@ -137,7 +137,9 @@ def test_what_keeps_a_model_from_serving_is_in_ready() -> None:
     told = conditions(report.written(model, GOOD, unpriced, OBJ, "", 1.0))
     assert told["Ready"]["reason"] == "NotPriced"
     assert "spec.pricing" in told["Priced"]["message"]
-    model.failure = Failure(start_id="1", reason="OOMKilled", message="too big", at=5.0, final=True)
+    model.failing.failure = Failure(
+        start_id="1", reason="OOMKilled", message="too big", at=5.0, final=True
+    )
     told = conditions(report.written(model, GOOD, PRICED, OBJ, "", 1.0))
     assert told["EngineHealthy"]["status"] == "False"
     assert told["EngineHealthy"]["reason"] == "OOMKilled"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tidegate_operator.outcome import trouble
+from tidegate_operator.outcome import REASONS, STEADY_SECONDS, overdue, trouble
 
 
 def pod(
@@ -36,6 +36,16 @@ def ended(code: int, reason: str = "Error", message: str = "", name: str = "engi
     return {"name": name, "restartCount": 0, "state": state}
 
 
+def crashed(code: int, lasted: int, restarts: int = 3) -> Any:
+    """An engine that ended after so many seconds, not for the first time."""
+    minutes, rest = divmod(lasted, 60)
+    ended = {
+        "exitCode": code, "startedAt": "2026-01-01T00:00:00Z",
+        "finishedAt": f"2026-01-01T00:{minutes:02}:{rest:02}Z",
+    }  # fmt: skip
+    return {"name": "engine", "restartCount": restarts, "state": {"terminated": ended}}
+
+
 def unscheduled(message: str) -> Any:
     return pod(conditions=[{"type": "PodScheduled", "status": "False", "message": message}])
 
@@ -58,7 +68,31 @@ ROWS = [
     (
         "memory",
         pod(waiting("CrashLoopBackOff", last={"exitCode": 137, "reason": "OOMKilled"}, restarts=1)),
+        "OOMKilled", False, "resources.profile",
+    ),
+    (
+        "memory, once",
+        pod(ended(137, "OOMKilled")),
         "OOMKilled", True, "resources.profile",
+    ),
+    ("killed by somebody", pod(ended(137)), "EngineExited", True, "status 137"),
+    ("crash again", pod(crashed(1, 5)), "CrashLoopBackOff", False, "status 1"),
+    ("crash after long", pod(crashed(1, int(STEADY_SECONDS))), "EngineExited", True, "status 1"),
+    ("it just ended", pod(ended(0, "Completed")), "EngineExited", True, "status 0"),
+    (
+        "it just ends, again and again",
+        pod(waiting("CrashLoopBackOff", last={"exitCode": 0}, restarts=2)),
+        "CrashLoopBackOff", False, "status 0",
+    ),
+    (
+        "no such claim",
+        unscheduled('persistentvolumeclaim "weights" not found'),
+        "VolumePending", True, "weights",
+    ),
+    (
+        "ended by its node",
+        pod(phase="Failed", reason="NodeShutdown", message="going"),
+        "PodFailed", True, "NodeShutdown: going",
     ),
     ("no node", unscheduled("0/2 nodes: 2 Insufficient nvidia.com/gpu"), "Unschedulable", True, "gpu"),
     (
@@ -97,6 +131,7 @@ def test_trouble(what: str, seen: Any, reason: str, passing: bool, words: str) -
     assert found is not None
     assert (found.reason, found.passing) == (reason, passing)
     assert words in found.message
+    assert found.reason in REASONS
 
 
 @pytest.mark.parametrize(
@@ -120,3 +155,43 @@ def test_a_long_log_keeps_its_end() -> None:
     assert found is not None
     assert found.message.endswith("the cause")
     assert len(found.message) < 1000
+
+
+@pytest.mark.parametrize(
+    ("seen", "off"),
+    [
+        (pod(waiting("ErrImagePull")), False),
+        (pod(waiting("ImagePullBackOff")), True),
+        (pod(waiting("CrashLoopBackOff", last={"exitCode": 1}, restarts=2)), True),
+        (
+            pod(initial=[waiting("CrashLoopBackOff", last={"exitCode": 2}) | {"name": "fetch"}]),
+            True,
+        ),
+        (pod(ended(1)), False),
+        (unscheduled("no GPU"), False),
+    ],
+)
+def test_whether_the_kubelet_lets_time_pass(seen: Any, off: bool) -> None:
+    found = trouble(seen)
+    assert found is not None
+    assert found.backing_off == off
+
+
+def runs(name: str, since: str) -> Any:
+    return {"name": name, "restartCount": 0, "state": {"running": {"startedAt": since}}}
+
+
+def test_a_container_that_runs_for_too_long_names_its_step() -> None:
+    at = 1767225600.0  # 2026-01-01T00:00:00Z
+    engine = pod(runs("engine", "2026-01-01T00:00:00Z"))
+    assert overdue(engine, 30, at + 29.9) is None
+    late = overdue(engine, 30, at + 42)
+    assert late is not None
+    assert (late.reason, late.passing) == ("StartTimeout", False)
+    assert "within 30 s (coldStart.startTimeoutSeconds)" in late.message
+    assert "run for 42 s; its last step: the engine is loading" in late.message
+    fetch = overdue(pod(initial=[runs("fetch", "2026-01-01T00:00:00Z")]), 30, at + 42)
+    assert fetch is not None
+    assert "`fetch`" in fetch.message
+    assert overdue(pod(waiting("ContainerCreating")), 30, at + 42) is None
+    assert overdue(pod(), 30, at + 42) is None

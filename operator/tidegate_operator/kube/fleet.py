@@ -8,7 +8,7 @@ the world (through the queue), and the clock (once a second).
 import asyncio
 import time
 from collections import deque
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -19,7 +19,7 @@ from tidegate_billing.links import EngineCounters, ModelPricing
 from tidegate_operator import plan as planning
 from tidegate_operator import spec as specs
 from tidegate_operator.demand import Picture
-from tidegate_operator.kube import override, report, telling
+from tidegate_operator.kube import nodes, override, report, telling
 from tidegate_operator.kube.api import Api, ApiError, path_of
 from tidegate_operator.kube.children import Children
 from tidegate_operator.kube.events import Events
@@ -85,6 +85,7 @@ class Fleet:
         self._prices = Prices(site.billing, self._to_price, self.queue.add, self.spawn)
         self._lives: dict[str, Life] = {}
         self._uids: dict[str, str] = {}
+        self.routers: Callable[[], Iterable[Object]] = tuple
         self.faults = 0
         self._named = False
         self.finished: deque[tuple[str, ColdStart]] = deque(maxlen=KEPT_STARTS)
@@ -149,6 +150,8 @@ class Fleet:
         if not self.leading or not self.synced:
             return
         before = _told(model)
+        if any(cluster.lost(pod) for pod in model.pods.values()):
+            model.failing.lost.deaf = self._deaf()
         try:
             self.scaler.carry_out(model, model.evaluate(self.picture, now))
         except Exception:  # the decision's boundary: one model stops no other, nor the clock
@@ -156,6 +159,10 @@ class Fleet:
             log.exception("decision_failed", deployment=model.deployment)
         if before != _told(model):
             self._look_at(model.deployment)
+
+    def _deaf(self) -> bool:
+        every = (pod for model in self.models.values() for pod in model.pods.values())
+        return nodes.deaf(every, self.routers())
 
     def _changed(self, deployment: str) -> None:
         self._named = False
@@ -268,7 +275,8 @@ class Fleet:
         spec = verdict.resource.spec
         model.off = model.off or spec.suspend
         model.policy = specs.policy(verdict.resource)
-        model.grace_seconds = float(spec.cold_start.fail_grace_seconds)
+        model.failing.grace_seconds = float(spec.cold_start.fail_grace_seconds)
+        model.failing.timeout_seconds = float(spec.cold_start.start_timeout_seconds)
         model.drain_seconds = float(spec.drain.timeout_seconds)
         model.override = override.read(obj["metadata"].get("annotations") or {}, time.time())
 

@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 from tidegate_operator.autoscale import Override, Policy, Sample, State, decide
 from tidegate_operator.demand import Picture, Total
 from tidegate_operator.drain import busy, choose, may_stop
-from tidegate_operator.outcome import Trouble, trouble
-from tidegate_operator.status import backoff
+from tidegate_operator.kube.failing import Failing, Seen, new_start_id, not_created, version
+from tidegate_operator.outcome import Trouble
 from tidegate_runtime.contract.cluster import (
     DRAINING,
     answered,
     condition,
     engine_status,
     epoch,
+    lost,
     seconds,
 )
 from tidegate_runtime.contract.links import Failure, ReplicaDemand
@@ -40,13 +41,6 @@ class Steps(NamedTuple):
 
     replicas: int | None = None
     release: tuple[str, ...] = ()
-
-
-class Refusal(NamedTuple):
-    """An engine's answer to its readiness request, and until when its pod is kept."""
-
-    error: str
-    until: float
 
 
 class Marks(NamedTuple):
@@ -80,7 +74,8 @@ class Model:
     def __init__(self, deployment: str) -> None:
         self.deployment = deployment
         self.policy = Policy()
-        self.grace_seconds, self.drain_seconds = 120.0, 600.0
+        self.drain_seconds = 600.0
+        self.failing = Failing()
         self.off: bool | None = None
         self.override: Override | None = None
         self.replicas: int | None = None
@@ -93,14 +88,16 @@ class Model:
         self.blocked: Trouble | None = None
         self.rolling = False
         self.child_refused = ""
-        self.failure: Failure | None = None
         self.cold = ColdStart()
         self.last_cold: ColdStart | None = None
         self.last_request = 0.0
-        self.refused: dict[str, Refusal] = {}
-        self._refusals = 0
         self._version = 0
-        self._count = 0
+        self._asked_for = ""
+
+    @property
+    def failure(self) -> Failure | None:
+        """What is known against the start that is running."""
+        return self.failing.failure
 
     def observe(self, deployment: Object | None, pods: Iterable[Object]) -> None:
         """Take in what the API server says of the Deployment (None: there is none) and its pods."""
@@ -110,33 +107,32 @@ class Model:
             self.replicas = int(deployment["spec"].get("replicas", 1))
         self.blocked = None if deployment is None else not_created(deployment)
         self.rolling = deployment is not None and rolling(deployment)
+        self._asked_for = "" if deployment is None else version(deployment)
         self.pods = {pod["metadata"]["uid"]: pod for pod in pods}
         for known in (self.draining, self.released):
             for gone in [uid for uid in known if uid not in self.pods]:
                 del known[gone]
-        for past in [key for key in self.refused if key.rpartition(".")[0] not in self.pods]:
-            del self.refused[past]
+        # One that somebody else deletes has its successor already, and may be stuck on a lost node.
+        for ending in [uid for uid in self.draining if _ends(self.pods[uid])]:
+            del self.draining[ending]
+        self.failing.forget(self.pods)
         self._steps_of_the_start()
 
     def staying(self) -> list[str]:
         """Pods that serve or will."""
         leaving = self.draining.keys() | self.released.keys()
-        return [
-            uid
-            for uid, pod in self.pods.items()
-            if uid not in leaving and "deletionTimestamp" not in pod["metadata"]
-        ]
+        return [uid for uid, pod in self.pods.items() if uid not in leaving and not _ends(pod)]
 
     def marks(self) -> Marks:
         """What differs between the pods' marks and what is decided."""
         leaving = self.draining.keys() | self.released.keys()
         marked = {uid for uid, pod in self.pods.items() if _mark(pod)}
-        alive = {u for u, p in self.pods.items() if "deletionTimestamp" not in p["metadata"]}
+        alive = {uid for uid, pod in self.pods.items() if not _ends(pod)}
         return Marks(tuple(leaving - marked), tuple((marked - leaving) & alive))
 
     def ready(self) -> list[str]:
-        """Pods whose engine has answered and that are not leaving."""
-        return [uid for uid in self.staying() if answered(self.pods[uid])]
+        """Pods whose engine has answered, that are not leaving, and whose node is heard of."""
+        return [uid for uid in self.staying() if _serves(self.pods[uid])]
 
     def evaluate(self, picture: Picture, now: float) -> Steps:
         """Decide on the newest demand."""
@@ -151,12 +147,12 @@ class Model:
         self.scaling, self.reason = decision.state, decision.reason
         before, self.desired = self.desired, decision.replicas
         self._begin_start(before, now)
-        self._judge(now)
+        self.failing.judge(self._seen(), now)
         return self._steps(picture, now)
 
     def _steps(self, picture: Picture, now: float) -> Steps:
         for uid in [u for u, at in self.released.items() if now - at > RELEASE_SECONDS]:
-            if "deletionTimestamp" not in self.pods[uid]["metadata"]:
+            if not _ends(self.pods[uid]):
                 del self.released[uid]  # Kubernetes took another one: this one serves again
         current = self.replicas or 0
         keeping = current - len(self.draining)
@@ -176,7 +172,7 @@ class Model:
     def _choose(self, count: int, picture: Picture, now: float) -> list[str]:
         staying = {epoch(self.pods[uid]): uid for uid in self.staying()}
         loads = [
-            one._replace(ready=answered(self.pods[staying[one.id]]))
+            one._replace(ready=_serves(self.pods[staying[one.id]]))
             for one in busy(staying, picture.lines(now))
         ]
         return [staying[one] for one in choose(loads, count)]
@@ -214,7 +210,7 @@ class Model:
         longer among the replicas that it wanted. A pod whose end has begun counts no more."""
         for uid, pod in self.pods.items():
             mark = _mark(pod)
-            if mark and uid not in self.released and "deletionTimestamp" not in pod["metadata"]:
+            if mark and uid not in self.released and not _ends(pod):
                 self.draining.setdefault(uid, float(mark) if mark.isdigit() else 0.0)
         self.desired = max(0, replicas - len(self.draining))
         return State.initial(self.desired, now, self.last_request or None)
@@ -225,36 +221,26 @@ class Model:
         """Take in what a router says of a pod; the pod's uid where it has answered just now."""
         uid = said.id.rpartition(".")[0]
         pod = self.pods.get(uid)
-        if pod is None or epoch(pod) != said.id:
+        if pod is None:
+            return ""
+        if said.answer_error and not said.answered_at and not answered(pod):
+            self.failing.refuse(said.id, "AnswerFailed", said.answer_error, time.time())
+        if epoch(pod) != said.id:
             return ""
         if said.first_forward and self.cold.id and not self.cold.forwarded_at:
             self.cold = self.cold._replace(forwarded_at=said.first_forward)
             self.last_cold = self.cold
-        if said.answer_error and not said.answered_at:
-            self._refuse(said.id, said.answer_error)
         if not said.answered_at or answered(pod):
             return ""
-        self.refused.pop(said.id, None)
+        self.failing.refused.pop(said.id, None)
         if self.cold.id and not self.cold.answered_at:
             self.cold = self.cold._replace(answered_at=said.answered_at)
         return uid
 
-    def _refuse(self, key: str, error: str) -> None:
-        if key not in self.refused:
-            self.refused[key] = Refusal(error, time.time() + backoff(self._refusals))
-            self._refusals += 1
-
     def discard(self, now: float) -> list[str]:
-        """Pods whose engine refused its readiness request: each is replaced, later each time, until
-        all have answered (those of the version before, in a rollout that stalls, prove nothing)."""
-        if not self.rolling and self.ready() == self.staying() != []:
-            self._refusals = 0
-        due = []
-        for uid in self.staying():
-            refusal = self.refused.get(epoch(self.pods[uid]))
-            if refusal is not None and now >= refusal.until:
-                due.append(uid)
-        return due
+        """Pods that will not serve, or whose node is lost: each is replaced, later each time."""
+        staying = [self.pods[uid] for uid in self.staying()]
+        return self.failing.discard(staying, self.desired, now)
 
     def wakes(self, now: float) -> bool:
         """Whether somebody waits for a start that has only begun."""
@@ -263,12 +249,8 @@ class Model:
 
     def _begin_start(self, before: int, now: float) -> None:
         if self.desired and not before and not self.ready():
-            self.cold = ColdStart(self._start_id(), self.total.held_since or now)
-            self.failure = None
-
-    def _start_id(self) -> str:
-        self._count += 1
-        return f"{time.time_ns():016x}"
+            self.cold = ColdStart(new_start_id(), self.total.held_since or now)
+            self.failing.begin()
 
     def scaled(self, replicas: int, at: float, version: int) -> None:
         """The scale write was acknowledged. What a watch tells from before it counts no more: on an
@@ -284,69 +266,26 @@ class Model:
         first = min((self.pods[uid] for uid in self.staying()), key=_created)
         self.cold = start_steps(self.cold, first)
 
-    def _judge(self, now: float) -> None:
-        """Whether the start that is running has failed."""
-        found = self._trouble() if self.desired else None
-        if self.ready():
-            self.failure = self._lagging(found, now)
-            return
-        if found is None:
-            return
-        begun = self.cold.held_at or now
-        since = max(found.since or begun, begun)
-        final = not found.passing or now - since >= self.grace_seconds
-        known = self.failure
-        answers_all = known is not None and known.final and self.total.held_since <= known.at
-        same = known is not None and (known.reason, known.final) == (found.reason, final)
-        if same and (not final or answers_all or not self.total.held):
-            return
-        start = self._start_id() if known is not None and known.final else self.cold.id
-        self.failure = Failure(
-            start_id=start or self._start_id(),
-            reason=found.reason,
-            message=found.message,
-            at=now,
-            final=final,
+    def _seen(self) -> Seen:
+        return Seen(
+            pods=[self.pods[uid] for uid in self.staying()],
+            ready=len(self.ready()),
+            desired=self.desired,
+            total=self.total,
+            start_id=self.cold.id,
+            begun=self.cold.held_at,
+            blocked=self.blocked,
+            version=self._asked_for,
+            rolling=self.rolling,
         )
 
-    def _lagging(self, found: Trouble | None, now: float) -> Failure | None:
-        """What keeps a further replica from starting while others serve: told, and final to nobody.
 
-        It is told until all have answered: the next pod of a version that cannot start is no cure."""
-        known = self.failure
-        if found is None:
-            staying = self.staying()
-            whole = not self.rolling and len(self.ready()) == len(staying) >= self.desired
-            return None if known is None or known.final or whole else known
-        if known is not None and (known.reason, known.final) == (found.reason, False):
-            return known
-        start = self.cold.id or self._start_id()
-        return Failure(
-            start_id=start, reason=found.reason, message=found.message, at=now, final=False
-        )
-
-    def _trouble(self) -> Trouble | None:
-        for uid in self.staying():
-            pod = self.pods[uid]
-            if answered(pod):
-                continue
-            refusal = self.refused.get(epoch(pod))
-            if refusal is not None:
-                return Trouble("AnswerFailed", refusal.error, passing=False)
-            found = trouble(pod)
-            if found is not None:
-                return found
-        return self.blocked if len(self.staying()) < self.desired else None
+def _ends(pod: Object) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
 
 
-def not_created(deployment: Object) -> Trouble | None:
-    """Why a Deployment's pods cannot even be made."""
-    failing = condition(deployment, "ReplicaFailure")
-    if failing is None or failing.get("status") != "True":
-        return None
-    message = failing.get("message") or "its pods cannot be created"
-    reason = "QuotaExceeded" if "exceeded quota" in message else "PodsRefused"
-    return Trouble(reason, message, True, seconds(failing.get("lastTransitionTime")))
+def _serves(pod: Object) -> bool:
+    return answered(pod) and not lost(pod)
 
 
 def rolling(deployment: Object) -> bool:

@@ -144,6 +144,7 @@ def _jobs(
 ) -> list[Coroutine[Any, Any, None]]:
     relisted = asyncio.Event()
     routers = Routers(fleet.picture, chosen.internal_token, fleet.heard)
+    fleet.routers = routers.slices
     watching = Watching(
         os.environ.get("KUBECONFIG", ""),
         lambda kind, obj, deleted: fleet.state.child(kind, obj, deleted=deleted),

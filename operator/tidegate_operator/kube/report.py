@@ -231,7 +231,7 @@ def stamp(at: float, *, digits: bool = False) -> str:
 
 def transition(before: Object, after: Object) -> Condition | None:
     """What is worth an Event: a new phase, a resource that is no longer valid or priced, a child
-    that the API server refuses."""
+    that the API server refuses, a new reason why the engine does not serve."""
     for kind in ("Valid", "Priced"):
         old, new = _of(before, kind), _of(after, kind)
         if new.get("status") == "False" and old.get("reason") != new.get("reason"):
@@ -239,6 +239,9 @@ def transition(before: Object, after: Object) -> Condition | None:
     scaled = _of(after, "Scaled")
     if scaled.get("reason") == CHILD_REFUSED != _of(before, "Scaled").get("reason"):
         return Condition("Scaled", False, CHILD_REFUSED, scaled["message"])
+    engine, known = _of(after, "EngineHealthy"), _of(before, "EngineHealthy")
+    if engine.get("status") == "False" and engine.get("reason") != known.get("reason"):
+        return Condition("EngineHealthy", False, engine["reason"], engine["message"])
     if before.get("phase") == after.get("phase"):
         return None
     ready = _of(after, "Ready")

@@ -52,6 +52,10 @@ class Routers:
             self._slices[name] = obj
         self._settle(addresses(self._slices.values()))
 
+    def slices(self) -> list[Object]:
+        """The EndpointSlices as they are."""
+        return list(self._slices.values())
+
     def _settle(self, wanted: Mapping[str, str]) -> None:
         for name in [n for n, (url, _) in self._links.items() if wanted.get(n) != url]:
             self._links.pop(name)[1].cancel()

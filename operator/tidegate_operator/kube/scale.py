@@ -43,6 +43,8 @@ class Scaler:
             self._once(("scale", model.deployment), self._scale(model, steps.replicas))
         elif steps.release:
             self._once(("scale", model.deployment), self._release(model, steps.release))
+        if model.failing.nudge:
+            self._once(("nudge", model.deployment), self._nudged(model))
         marks = model.marks()
         for uid in marks.set:
             self._annotate(model, uid, {cluster.DRAINING: str(int(time.time()))})
@@ -77,6 +79,14 @@ class Scaler:
 
     async def _patched(self, path: str, change: Object, kind: str) -> None:
         await self._api.patch(path, change, kind)
+
+    async def _nudged(self, model: Model) -> None:
+        # A ReplicaSet whose pods are refused tries again ever later; one that changes, at once. Its
+        # Deployment hands its annotations down.
+        namespace, name = model.deployment.split("/")
+        path = f"{collection('Deployment', namespace)}/{cluster.child_name(name)}"
+        annotations = {cluster.TRIED: stamp(time.time())}
+        await self._patched(path, {"metadata": {"annotations": annotations}}, STRATEGIC)
 
     async def _scale(self, model: Model, replicas: int) -> None:
         namespace, name = model.deployment.split("/")

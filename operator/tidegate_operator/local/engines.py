@@ -54,8 +54,6 @@ class PrepareError(Exception):
 class Engine(Protocol):
     """How one deployment's engine is prepared, started and understood."""
 
-    start_seconds: float
-    """How long a start may take before it counts as failed."""
     tells_truth: bool
     """Whether it writes a truth file."""
     first_phase: str
@@ -83,7 +81,6 @@ class _SimLine(msgspec.Struct):
 class Sim:
     """The simulator: nothing to prepare, and it says in JSON how far it is."""
 
-    start_seconds = 60.0
     tells_truth = True
     first_phase = "launching"
 

@@ -32,13 +32,14 @@ from tidegate_runtime.contract.links import Failure, ModelView, ReplicaDemand
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """A resource as local mode needs it, defaults applied. `grace_seconds`: how long what waiting
-    may cure is waited for before it counts as failed."""
+    may cure is waited for before it counts as failed; `start_seconds`: how long a start may take."""
 
     view: ModelView
     policy: Policy
     engine: Engine
     drain_seconds: float
     grace_seconds: float
+    start_seconds: float
     pricing: ModelPricing
 
 
@@ -256,9 +257,12 @@ class Model:
 
     def _expire(self, now: float) -> None:
         for run in list(self.runs.values()):
-            if run.state == "starting" and now - run.exec_at > self.plan.engine.start_seconds:
-                allowed = f"{self.plan.engine.start_seconds:.0f} s"
-                self._give_up(run, "StartTimeout", f"no answer within {allowed}{run.last_words()}")
+            taken = now - run.exec_at
+            if run.state == "starting" and taken > self.plan.start_seconds:
+                allowed = f"{self.plan.start_seconds:.0f} s (coldStart.startTimeoutSeconds)"
+                step = f"the engine has run for {taken:.0f} s; its last step: {run.phase}"
+                message = f"no answer within {allowed}: {step}{run.last_words()}"
+                self._give_up(run, "StartTimeout", message)
 
     def _give_up(self, run: Running, reason: str, message: str) -> None:
         del self.runs[run.id]

@@ -51,6 +51,7 @@ def _plan(one: ModelDeployment, view: ModelView, cache: Path) -> Plan:
         engine=engine(one, cache),
         drain_seconds=float(one.spec.drain.timeout_seconds),
         grace_seconds=float(one.spec.cold_start.fail_grace_seconds),
+        start_seconds=float(one.spec.cold_start.start_timeout_seconds),
         pricing=ModelPricing(
             deployment=one.deployment,
             model=one.served_name,

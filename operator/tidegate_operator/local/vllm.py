@@ -19,7 +19,6 @@ from tidegate_runtime.engines.vllm import progress as steps
 class Vllm:
     """vLLM for one deployment."""
 
-    start_seconds = 600.0
     tells_truth = False
     first_phase = "importing"
 

@@ -42,6 +42,8 @@ OWNER_UID: Final = "tidegate.dev/resource-uid"
 """On a pod: the UID of the resource it was made for. Another one of the same name has another guard."""
 CONFIG_HASH: Final = "tidegate.dev/config-hash"
 ANSWERED: Final = "tidegate.dev/answered"
+TRIED: Final = "tidegate.dev/tried"
+"""On a Deployment: when its ReplicaSet was last told to try again to make pods."""
 
 ENGINE_CONTAINER: Final = "engine"
 ENGINE_PORT: Final = 8000
@@ -179,6 +181,21 @@ def answered(pod: Object) -> bool:
     """Whether this life of its engine has answered, as the operator has marked it."""
     gate = condition(pod, ANSWERED)
     return gate is not None and gate.get("status") == "True" and gate.get("message") == epoch(pod)
+
+
+def lost(pod: Object) -> bool:
+    """Whether the control plane has given up on a pod that had answered: its node is silent.
+
+    Only the node's controller sets `Ready` to False and leaves the containers' readiness and our
+    gate as they are. (So does the kubelet for a moment before it has seen the gate: then `Ready`
+    is older than the gate.)"""
+    ready = condition(pod, "Ready") or {}
+    if ready.get("status") != "False":
+        return False
+    containers = condition(pod, "ContainersReady") or {}
+    gate = condition(pod, ANSWERED) or {}
+    later = (ready.get("lastTransitionTime") or "") > (gate.get("lastTransitionTime") or "")
+    return later and containers.get("status") == gate.get("status") == "True"
 
 
 def replica(pod: Object, deployment: str, secret: str) -> Replica | None:

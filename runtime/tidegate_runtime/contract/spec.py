@@ -131,6 +131,7 @@ class ColdStart(_Part, frozen=True):
     max_held: int = 512
     heartbeat_seconds: int = 10
     fail_grace_seconds: int = 120
+    start_timeout_seconds: int = 1800
 
 
 class Routing(_Part, frozen=True):

@@ -12,7 +12,7 @@ of a core.
 
 EndpointSlices are not read. Their controller computes them from the same pods' conditions, so they
 come later, and tell nothing that the pods do not: when a node is lost, the node's controller sets
-each pod's condition `Ready` to False, and the slice follows. `lost` reads that condition instead.
+each pod's condition `Ready` to False, and the slice follows. `cluster.lost` reads that condition instead.
 """
 
 from collections.abc import Mapping
@@ -250,22 +250,6 @@ _MALFORMED: Final = (ArithmeticError, AttributeError, LookupError, TypeError, Va
 """What an object of another form than ours can do to code that reads it."""
 
 
-def lost(pod: Object) -> bool:
-    """Whether the control plane has given up on a pod that had answered: its node is silent.
-
-    Only the node's controller sets `Ready` to False and leaves the containers' readiness and our
-    gate as they are. (So does the kubelet for a moment before it has seen the gate: then `Ready`
-    is older than the gate.)"""
-    ready = cluster.condition(pod, "Ready") or {}
-    containers = cluster.condition(pod, "ContainersReady") or {}
-    gate = cluster.condition(pod, cluster.ANSWERED) or {}
-    return (
-        ready.get("status") == "False"
-        and containers.get("status") == gate.get("status") == "True"
-        and (ready.get("lastTransitionTime") or "") > (gate.get("lastTransitionTime") or "")
-    )
-
-
 def _replica(pod: Object, deployment: str, uid: str, secret: str) -> Replica | None:
     told = cluster.replica(pod, deployment, secret)
     if told is None:
@@ -276,7 +260,7 @@ def _replica(pod: Object, deployment: str, uid: str, secret: str) -> Replica | N
     # Made for an earlier one of the same name, it has that one's guard, and gets nothing new.
     if made_for != uid:
         told = msgspec.structs.replace(told, state="draining")
-    return msgspec.structs.replace(told, lost=True) if lost(pod) else told
+    return msgspec.structs.replace(told, lost=True) if cluster.lost(pod) else told
 
 
 def _name(found: Object) -> Name:

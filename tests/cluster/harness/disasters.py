@@ -147,13 +147,14 @@ def operator_between(stage: Stage) -> None:
     it, and answers again when the operator is gone."""
     cold(stage)
     wake(stage)
+    routers = parts.parts(stage.cluster, "router")
     for turn in (1, 2, 3):
         stage.tidegate.phase(COLD, stage.space, "Idle", seconds=120)
         leader = parts.leads(stage.cluster)
         with stage.moment(f"kill -9 of the operator between a wake and its write ({turn})"):
             with faults.frozen(stage.cluster, "apiserver"):
                 held = Held(stage)
-                wait_for(lambda: stage.held(COLD), "a request that waits")
+                wait_for(lambda: stage.held(COLD, routers), "a request that waits")
                 parts.kill(leader)
             held.answered()
             parts.restarted(stage.cluster, "operator", leader)

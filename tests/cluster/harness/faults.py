@@ -114,12 +114,8 @@ def short_of_disk(cluster: Cluster, node: Node) -> Iterator[None]:
 
 def _again(cluster: Cluster, node: Node) -> None:
     """The kubelet started again; pods run on meanwhile."""
-    api, before = Api(_folder(cluster) / "certs"), time.time()
-    stop(cluster, node.kubelet)
-    start(cluster, node.kubelet)
-    wait_for(lambda: _beat_since(api, node.name, before), f"{node.name}'s heartbeat", 60)
-    wait_for(lambda: node.name in ready_nodes(api), f"{node.name} Ready", 60)
-    fake_gpus(api, node.name)
+    with silent(cluster, node):
+        pass
 
 
 def _pressed(api: Api, node: str) -> bool:
@@ -127,6 +123,21 @@ def _pressed(api: Api, node: str) -> bool:
     taints = {one["key"] for one in found["spec"].get("taints", [])}
     said = {one["type"]: one["status"] for one in found["status"]["conditions"]}
     return said["DiskPressure"] == "True" or "node.kubernetes.io/disk-pressure" in taints
+
+
+@contextmanager
+def silent(cluster: Cluster, node: Node) -> Iterator[None]:
+    """A node that is not heard of inside of the block: what runs on it runs on, without a kubelet."""
+    api = Api(_folder(cluster) / "certs")
+    stop(cluster, node.kubelet)
+    try:
+        yield
+    finally:
+        before = time.time()
+        start(cluster, node.kubelet)
+        wait_for(lambda: _beat_since(api, node.name, before), f"{node.name}'s heartbeat", 60)
+        wait_for(lambda: node.name in ready_nodes(api), f"{node.name} Ready", 60)
+        fake_gpus(api, node.name)
 
 
 def _beat_since(api: Api, node: str, before: float) -> bool:

@@ -35,6 +35,13 @@ VALUES: dict[str, Any] = {
             "limits": {"memory": "8Gi"},
             "env": {"SIM_TRUTH": "/tmp/truth.ndjson"},
         },
+        # Python does not fit into it; no node has the label, until a test gives it one.
+        "too-small": {"requests": {"cpu": "10m", "memory": "12Mi"}, "limits": {"memory": "12Mi"}},
+        "nowhere": {
+            "requests": {"cpu": "10m", "memory": "64Mi"},
+            "limits": {"memory": "8Gi"},
+            "nodeSelector": {"tidegate.dev/test": "somewhere"},
+        },
         "nvidia-l4": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "8Gi"}},
     },
     "policy": {

@@ -8,7 +8,7 @@ takes, and callers ask meanwhile.
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -91,10 +91,9 @@ class Stage:
         until = time.monotonic() + seconds
         wait_for(lambda: time.monotonic() > until, f"{seconds:.0f} s", seconds + 5)
 
-    def held(self, name: str) -> float:
-        """Requests that wait for a model, at all routers."""
+    def held(self, name: str, routers: Iterable[dict[str, Any]]) -> float:
+        """Requests that wait for a model at these routers; they are asked themselves."""
         label = f'{{deployment="{self.space}/{name}",model="{name}"}}'
-        routers = parts.parts(self.cluster, "router")
         return sum(max(0.0, parts.metric(pod, f"tidegate_held{label}")) for pod in routers)
 
     # The model
