@@ -61,6 +61,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "operator-between": Scenario(disasters.operator_between),
     "billing-away": Scenario(disasters.billing_away, CUT),
     "journal-full": Scenario(disasters.journal_full),
+    "ledger-full": Scenario(disasters.ledger_full),
     "upgrade": Scenario(_upgrade, prepare=_before),
 }
 

@@ -6,14 +6,14 @@ Each names what its callers may see beside whole answers: a stream whose engine 
 
 import os
 import threading
+from pathlib import Path
 from typing import Any
 
 import httpx
 
-from tidegate_runtime.contract import cluster as contract
-
 from . import faults, installed, kubectl
 from . import platform_parts as parts
+from .command import run
 from .installed import SYSTEM
 from .kubectl import wait_for
 from .scenarios import ROUTERS, busiest, sleep, wake
@@ -210,6 +210,29 @@ def journal_full(stage: Stage) -> None:
     sleep(stage)
 
 
+def ledger_full(stage: Stage) -> None:
+    """The ledger's volume is full: everything is served and kept in journals until there is room."""
+    wake(stage)
+    scale = ("-n", SYSTEM, "scale", "deploy/tidegate-billing")
+    stage.tidegate.kubectl(*scale, "--replicas=0")
+    wait_for(lambda: not parts.parts(stage.cluster, "billing"), "no billing")
+    volume = stage.squeezed("tidegate-billing", spare=1 << 20)
+    with stage.moment("the ledger's volume is full"):
+        stage.tidegate.kubectl(*scale, "--replicas=1")
+        parts.ready(stage.cluster, "billing", 1)
+        wait_for(lambda: _full(volume) and stage.unacknowledged() > 100, "a full volume", 600)
+        stage.more(50)
+        run("mount", "-o", "remount,size=1g", volume)
+        stage.settled()
+    stage.more(50)
+    sleep(stage)
+
+
+def _full(volume: Path) -> bool:
+    left = os.statvfs(volume)
+    return left.f_bavail * left.f_frsize < 128 << 10
+
+
 def _ask(stage: Stage, gateway: str) -> httpx.Response:
     key = stage.tidegate.key(TENANTS[0])
     body = {"model": NAME, "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
@@ -224,8 +247,3 @@ def _until_refused(stage: Stage, gateway: str) -> httpx.Response:
         if answer.status_code != 200:
             return answer
     raise AssertionError("a volume of 3 MiB took 20,000 requests")
-
-
-def ready_replica(pod: dict[str, Any]) -> bool:
-    """Whether a pod serves."""
-    return contract.answered(pod)

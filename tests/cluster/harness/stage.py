@@ -10,12 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from tidegate_runtime.contract import cluster as contract
 
 from . import installed, judged, kubectl, machine, small_images
 from . import platform_parts as parts
+from .command import run
 from .installed import SYSTEM, Platform
 from .judged import Judgement, Moment
 from .kubectl import wait_for
@@ -170,6 +172,24 @@ class Stage:
             },
         }  # fmt: skip
         kubectl.apply(self.cluster, made)
+
+    def squeezed(self, claim: str, spare: int) -> Path:
+        """The volume of a claim that nobody uses now, from here on with only so many bytes left."""
+        found = kubectl.get(self.cluster, "pvc", claim, SYSTEM) or {}
+        assert self.cluster.folder is not None
+        volume = self.cluster.folder / "volumes" / f"pvc-{found['metadata']['uid']}"
+        kept = volume.with_name(f"{volume.name}.kept")
+        run("cp", "-a", volume, kept)
+        used = int(run("du", "-sB1", kept).split()[0])
+        run("mount", "-t", "tmpfs", "-o", f"size={used + spare}", "tmpfs", volume)
+        run("cp", "-a", f"{kept}/.", volume)
+        volume.chmod(0o777)
+        return volume
+
+    def unacknowledged(self) -> float:
+        """Records that billing has not acknowledged, in all routers' journals."""
+        pods = parts.parts(self.cluster, "router")
+        return sum(max(0.0, parts.metric(pod, "tidegate_journal_unacked")) for pod in pods)
 
     def reload(self) -> None:
         """Give nodes the images that a kubelet short of disk has removed."""
