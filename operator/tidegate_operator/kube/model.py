@@ -6,10 +6,12 @@ pods to mark, which to let go. Nothing here waits or calls anybody.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from tidegate_operator.autoscale import Override, Policy, Sample, State, decide
+from tidegate_operator.capacity import Shape, Wait
 from tidegate_operator.demand import Picture, Total
 from tidegate_operator.drain import busy, choose, may_stop
 from tidegate_operator.outcome import Trouble, trouble
@@ -75,7 +77,10 @@ class Model:
 
     `off`: it shall have no replica; None while its resource has not been judged yet, and until then
     nothing is decided. One that is met while it runs (after a restart, a change of leader) is
-    adopted by the first decision: its count is the last one's, what drains goes on draining."""
+    adopted by the first decision: its count is the last one's, what drains goes on draining.
+
+    `room`: how many of the desired replicas capacity lets it ask for, and never fewer than it has;
+    `wait` then says why not all. `gives_way_to`: who needs its room, while nobody uses it."""
 
     def __init__(self, deployment: str) -> None:
         self.deployment = deployment
@@ -87,6 +92,10 @@ class Model:
         self.scaling: State | None = None
         self.total = Total(None, None)
         self.desired, self.reason = 0, ""
+        self.room: Callable[[Model, float], int] | None = None
+        self.shape: Shape | None = None
+        self.wait: Wait | None = None
+        self.gives_way_to = ""
         self.pods: dict[str, Object] = {}
         self.draining: dict[str, float] = {}
         self.released: dict[str, float] = {}
@@ -98,6 +107,7 @@ class Model:
         self.last_request = 0.0
         self.refused: dict[str, Refusal] = {}
         self._refusals = 0
+        self._waited = False
         self._version = 0
         self._count = 0
 
@@ -145,28 +155,44 @@ class Model:
         if self.scaling is None:
             self.scaling = self._adopted(self.replicas, now)
         sample = Sample(now, self.total.in_flight, self.total.held, self.total.last_request)
-        decision = decide(self.scaling, [sample], self.policy, now, self.override, suspend=self.off)
+        decision = decide(
+            self.scaling, [sample], self.policy, now, self.override, self.off, self.gives_way_to
+        )
         self.scaling, self.reason = decision.state, decision.reason
         before, self.desired = self.desired, decision.replicas
+        if self.desired:
+            self.gives_way_to = ""
         self._begin_start(before, now)
+        asked = self._within_room(now)
         self._judge(now)
-        return self._steps(picture, now)
+        return self._steps(picture, now, asked)
 
-    def _steps(self, picture: Picture, now: float) -> Steps:
+    def _within_room(self, now: float) -> int:
+        """How many replicas to ask for. The windows go on from these: a wait that nobody waits
+        for any more ends with the window, and not after `idle_seconds`."""
+        self.wait = None
+        if self.room is None:
+            return self.desired
+        asked = min(self.desired, self.room(self, now))
+        if asked < self.desired and self.scaling is not None:
+            self.scaling = replace(self.scaling, replicas=asked)
+        return asked
+
+    def _steps(self, picture: Picture, now: float, asked: int) -> Steps:
         for uid in [u for u, at in self.released.items() if now - at > RELEASE_SECONDS]:
             if "deletionTimestamp" not in self.pods[uid]["metadata"]:
                 del self.released[uid]  # Kubernetes took another one: this one serves again
         current = self.replicas or 0
         keeping = current - len(self.draining)
-        if self.desired > keeping:
-            for uid in list(self.draining)[: self.desired - keeping]:
+        if asked > keeping:
+            for uid in list(self.draining)[: asked - keeping]:
                 del self.draining[uid]
-            wanted = self.desired + len(self.draining)
+            wanted = asked + len(self.draining)
             return Steps(wanted if wanted > current else None)
-        if self.desired < keeping:
-            mark = self._choose(keeping - self.desired, picture, now)
+        if asked < keeping:
+            mark = self._choose(keeping - asked, picture, now)
             self.draining.update(dict.fromkeys(mark, now))
-            missing = keeping - self.desired - len(mark)
+            missing = keeping - asked - len(mark)
             if missing > 0 and not self.draining:  # fewer pods than replicas: nothing to see out
                 return Steps(current - missing)
         return Steps(release=self._seen_out(picture, now))
@@ -288,7 +314,10 @@ class Model:
             self.failure = self._lagging(found, now)
             return
         if found is None:
+            if self._waited:  # room has come, or nobody asks for it any more
+                self.failure, self._waited = None, False
             return
+        self._waited = self.wait is not None
         begun = self.cold.held_at or now
         since = max(found.since or begun, begun)
         final = not found.passing or now - since >= self.grace_seconds
@@ -329,6 +358,8 @@ class Model:
             found = trouble(pod)
             if found is not None:
                 return found
+        if self.wait is not None:
+            return Trouble(self.wait.reason, self.wait.message, passing=True)
         return self.blocked if len(self.staying()) < self.desired else None
 
 
