@@ -48,8 +48,7 @@ def full(shape: Shape, room: Room, left: Mapping[str, Amounts], nodes: Sequence[
     said = [f"{node.name} has {_short(node, left[node.name], shape)}" for node in ranked[:_SHOWN]]
     if len(ranked) > _SHOWN:
         said.append(f"{len(ranked) - _SHOWN} more nodes have no more")
-    reserved = room.best(shape, left)
-    late = f" (what {reserved} has is for who waited longer)" if reserved else ""
+    late = " (what is free is for who waited longer)" if room.best(shape, left) else ""
     return f"{needs(shape)}; {', '.join(said)}{late}"
 
 
