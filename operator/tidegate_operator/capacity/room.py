@@ -74,7 +74,8 @@ class Room:
         for pod in pods:
             if pod.deployment and not pod.leaving and pod.node in self.nodes:
                 self._ours.setdefault(pod.deployment, []).append(pod)
-        self.foreign = free(nodes, [pod for pod in pods if not pod.deployment and not pod.leaving])
+        staying = [pod for pod in pods if not pod.leaving]
+        self._ever = free(nodes, [pod for pod in staying if pod.pinned or not pod.deployment])
 
     def admitting(self, shape: Shape) -> list[NodeView]:
         """The nodes whose labels and taints let it in, usable or not."""
@@ -90,12 +91,12 @@ class Room:
         return min(fitting, key=lambda name: (left[name].get(shape.device, 0), name), default="")
 
     def nearest(self, shape: Shape) -> str:
-        """Of the usable nodes that could hold it without our other models, the one that lacks
+        """Of the usable nodes that could hold it if our other models left, the one that lacks
         least; empty: none."""
         able = [
             node.name
             for node in self.admitting(shape)
-            if node.usable and not lacking(self.foreign[node.name], shape.requests)
+            if node.usable and not lacking(self._ever[node.name], shape.requests)
         ]
 
         def missing(name: str) -> tuple[int, str]:

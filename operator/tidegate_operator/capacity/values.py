@@ -53,13 +53,15 @@ class NodeView(NamedTuple):
 class Placed(NamedTuple):
     """A pod on a node. `deployment`: of a model of ours; empty: somebody else's.
     `leaving`: its end has begun, or it drains: its room comes free without anybody else's doing.
-    `quota`: of one of ours, what its namespace has back then."""
+    `pinned`: of ours, and kept by a warm minimum or a person: nothing makes it leave.
+    `quota`: of one of ours, what its namespace has back when it leaves."""
 
     uid: str
     node: str
     requests: Amounts
     deployment: str = ""
     leaving: bool = False
+    pinned: bool = False
     quota: Amounts = _NONE
 
 

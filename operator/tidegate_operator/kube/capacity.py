@@ -39,6 +39,8 @@ FRESH_SECONDS: Final = 0.5
 """How long a decision holds for whoever asks again, while nothing was told."""
 SOON_SECONDS: Final = 0.02
 """One look for all the events of a moment."""
+SAID_SECONDS: Final = 5.0
+"""How often a wait is told anew, while its reason is the same."""
 UNENDED: Final = "status.phase!=Succeeded,status.phase!=Failed"
 
 
@@ -85,6 +87,7 @@ class Capacity:
         self._since: dict[str, float] = {}
         self._served: dict[str, float] = {}
         self._asked: dict[str, Asked] = {}
+        self._said: dict[str, tuple[Wait, float]] = {}
         self.waits: dict[str, Wait] = {}
         self.gave_way = 0
         self._stale, self._at = True, 0.0
@@ -159,27 +162,40 @@ class Capacity:
         """For how many replicas there is room, those that it has among them; sets its `wait`."""
         name = model.deployment
         committed = self._committed(model)
-        if not self._counts(model) or model.desired <= committed:
-            self.waits.pop(name, None)
+        if model.desired <= committed or not self._counts(model):
             return max(model.desired, committed)
         asked = Asked(model.desired, committed)
         if self._stale or now - self._at > FRESH_SECONDS or self._asked.get(name) != asked:
-            self._decide(now)
+            self._decide(list(self._asks(now)), now)
             committed = self._committed(model)
-        model.wait = self.waits.get(name) if model.desired > committed else None
+        if model.desired > committed and (wait := self.waits.get(name)) is not None:
+            model.wait = self._steady(name, wait, now)
         return committed
+
+    def _steady(self, name: str, wait: Wait, now: float) -> Wait:
+        """The same words for a while: what is free changes with every pod, and each word of a
+        status is a write, for each one that waits."""
+        said, at = self._said.get(name, (wait, 0.0))
+        if said.reason != wait.reason or now - at > SAID_SECONDS:
+            self._said[name] = wait, now
+            return wait
+        return said
+
+    def begin(self) -> None:
+        """This operator leads from now on: what it granted when it last did is not known to be."""
+        self._granted.clear()
+        self._since.clear()
+        self._stale = True
 
     def look(self, now: float) -> None:
         """Once a second: whoever waits, also for what was asked for already."""
-        for gone in self._since.keys() - self._models.keys():
-            del self._since[gone]
         for gone in self._granted.keys() - self._models.keys():
             del self._granted[gone]
-        if any(True for _ in self._asks(now)):
-            self._decide(now)
-        else:
-            self.waits.clear()
-            self._since.clear()
+        for done in self._said.keys() - self.waits.keys():
+            del self._said[done]
+        asks = list(self._asks(now))
+        if asks or self.waits:
+            self._decide(asks, now)
 
     def _counts(self, model: Model) -> bool:
         shape = model.shape
@@ -195,14 +211,13 @@ class Capacity:
         self._granted[model.deployment] = granted
         return granted
 
-    def _decide(self, now: float) -> None:
-        asks = list(self._asks(now))
+    def _decide(self, asks: list[Ask], now: float) -> None:
         outcome = decide(
             asks,
             list(self._nodes.values()),
-            list(self._placed()),
+            list(self._placed(now)),
             [quota for known in self._quotas.values() for quota in known.values()],
-            list(self._idle()),
+            list(self._idle(now)),
             self._rules,
             self._served,
             now,
@@ -267,11 +282,12 @@ class Capacity:
                 found[uid] = bool((obj.get("spec") or {}).get("nodeName"))
         return found
 
-    def _placed(self) -> Iterator[Placed]:
+    def _placed(self, now: float) -> Iterator[Placed]:
         """Pods on nodes with devices, and those of ours that leave, with whose they are."""
         ours: set[str] = set()
         for name, model in self._models.items():
-            for uid, obj in model.pods.items():
+            least = _least(model, now)
+            for number, (uid, obj) in enumerate(sorted(model.pods.items())):
                 ours.add(uid)
                 view = self._pods.get(uid)
                 if view is None or not view.node:
@@ -280,29 +296,37 @@ class Capacity:
                 leaving = going or view.leaving or "deletionTimestamp" in obj["metadata"]
                 if not leaving and view.node not in self._nodes:
                     continue
+                pinned = number < least
                 quota = {} if model.shape is None else model.shape.quota
-                yield Placed(uid, view.node, view.requests, name, leaving, quota)
+                yield Placed(uid, view.node, view.requests, name, leaving, pinned, quota)
         for uid, view in self._pods.items():
             if uid not in ours and view.node in self._nodes:
                 yield view
 
-    def _idle(self) -> Iterator[Idle]:
+    def _idle(self, now: float) -> Iterator[Idle]:
         """Models that nobody uses and nothing keeps; how long they are idle is judged later."""
         for name, model in self._models.items():
             if model.shape is None or not model.pods or not model.desired or model.off:
                 continue
             state, total = model.scaling, model.total
             unused = state is not None and state.known and (total.in_flight, total.held) == (0, 0)
-            if not unused or model.policy.min_replicas or model.override or model.gives_way_to:
+            if not unused or _least(model, now) or model.gives_way_to:
                 continue
             back = {key: one * (model.replicas or 0) for key, one in model.shape.quota.items()}
             yield Idle(name, state.last_demand_at if state else 0.0, back)
 
     # What the operations port tells
 
-    def free(self) -> Iterator[tuple[str, str, float]]:
+    def free(self, now: float) -> Iterator[tuple[str, str, float]]:
         """(node, resource, devices free) of every node that has some."""
-        left = free(self._nodes.values(), self._placed())
+        left = free(self._nodes.values(), self._placed(now))
         for name, view in sorted(self._nodes.items()):
             for device in sorted(self.devices & view.allocatable.keys()):
                 yield name, device, left[name][device] / 1000
+
+
+def _least(model: Model, now: float) -> int:
+    """How many replicas a warm minimum or a person keeps."""
+    if model.override is not None and now < model.override.until:
+        return model.override.replicas
+    return model.policy.min_replicas

@@ -115,6 +115,7 @@ class Fleet:
         self.leading = leading
         if leading:
             self._prices.begin()
+            self.capacity.begin()
             for model in self.models.values():
                 model.adopt()
             for key in self.state.resources:

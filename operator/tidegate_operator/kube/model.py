@@ -231,7 +231,7 @@ class Model:
 
     def adopt(self) -> None:
         """Take over: another operator may have decided meanwhile."""
-        self.scaling = None
+        self.scaling, self.gives_way_to = None, ""
 
     def _adopted(self, replicas: int, now: float) -> State:
         """What the last one had decided: the pods that it marked are on their way out, and were no

@@ -1,5 +1,6 @@
 """What the operations port says of the fleet: rows for people, metrics, and how long starts took."""
 
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,6 @@ def _capacity(fleet: "Fleet") -> list[str]:
         "# TYPE tidegate_devices_free gauge",
         *(
             f'tidegate_devices_free{{node="{node}",resource="{resource}"}} {left:g}'
-            for node, resource, left in known.free()
+            for node, resource, left in known.free(time.time())
         ),
     ]
