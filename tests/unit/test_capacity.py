@@ -234,3 +234,37 @@ def test_who_was_served_last_comes_last() -> None:
 def test_a_models_second_replica_comes_after_anothers_first() -> None:
     asks = [ask("t/first", since=1, wanted=3), ask("t/second", since=2)]
     assert decided(asks, [node("n", 2)]).granted == {"t/first": 1, "t/second": 1}
+
+
+def test_turns_go_on_in_the_same_order() -> None:
+    asks = [ask(f"{who}/m{n}", since=n) for who in "ab" for n in range(2)]
+    assert decided(asks, [node("n", 3)]).granted == {"a/m0": 1, "b/m0": 1, "a/m1": 1}
+
+
+def test_one_that_serves_already_comes_after_a_cold_one() -> None:
+    asks = [ask("t/serves", since=1, has=1), ask("t/cold", since=2)]
+    assert decided(asks, [node("n", 1)]).granted == {"t/cold": 1}
+
+
+def test_what_one_victim_frees_elsewhere_is_for_the_next() -> None:
+    pods = [on("node-a", 4, "t/two"), on("node-b", 4, "t/two", 1), on("node-c", 4, "t/other")]
+    idles = [idle("t/two", 900, 4), idle("t/other", 800, 4)]
+    asks = [ask("t/m", 4, since=1), ask("t/n", 4, since=2)]
+    made = decided(asks, [A, B, node("node-c")], pods, idles=idles)
+    assert made.gives == (GiveWay("t/two", "t/m"),)
+    assert "room comes free on node-b" in made.waits["t/n"].message
+
+
+def test_nobody_gives_way_to_itself() -> None:
+    pods = [on("node-a", 4, "t/m")]
+    assert not decided([ask("t/m", 4, has=1)], [A], pods, idles=[idle("t/m")]).gives
+    made = decided([ask("t/m", 4, has=1)], [A, B], pods, [gpus("t", 4, 4)], [idle("t/m", gpus=4)])
+    assert not made.gives
+
+
+def test_nothing_is_reserved_beside_what_never_leaves() -> None:
+    """Three devices would stand idle for as long as somebody asks for four."""
+    asks = [ask("t/big", 4, since=1), ask("t/small", 1, since=2)]
+    warm = on("node-a", 1, "t/warm", pinned=True)
+    assert decided(asks, [A], [warm]).granted == {"t/small": 1}
+    assert not decided(asks, [A], [warm._replace(pinned=False)]).granted

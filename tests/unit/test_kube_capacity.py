@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -89,8 +90,10 @@ class World:
         self.now = time.time()
         self.fleet.capacity.node(node(), deleted=False)
 
-    def model(self, name: str, *, replicas: int = 0, profile: str = "nvidia-l4:4") -> Model:
-        """A resource and its Deployment, with a pod on node-a for each replica."""
+    def model(
+        self, name: str, *, replicas: int = 0, profile: str = "nvidia-l4:4", where: str = "node-a"
+    ) -> Model:
+        """A resource and its Deployment, with a pod for each replica."""
         spec = {**SIM, "resources": {"profile": profile}, "scaling": {"idleSeconds": 300}}
         metadata = {
             "namespace": "team", "name": name, "uid": name, "resourceVersion": "1", "generation": 1,
@@ -101,7 +104,7 @@ class World:
         model = self.fleet.models[f"team/{name}"]
         self.deployment(name, replicas)
         for number in range(replicas):
-            self.pod(pod(f"{name}-{number}", name))
+            self.pod(pod(f"{name}-{number}", name, where, profile.partition(":")[2] or "0"))
         verdict = self.fleet.verdicts.of(f"team/{name}")
         assert verdict is not None
         assert verdict.valid, verdict.message
@@ -138,8 +141,14 @@ class World:
 
 
 @pytest.fixture
-async def world() -> World:
-    return World()
+async def world() -> AsyncIterator[World]:
+    made = World()
+    yield made
+    made.api.answer.set()
+    await made.settled()
+    for task in list(made.fleet._tasks):  # pauses between writes
+        task.cancel()
+    await asyncio.gather(*made.fleet._tasks, return_exceptions=True)
 
 
 async def test_a_wake_is_written_where_there_is_room(world: World) -> None:
@@ -251,21 +260,62 @@ async def test_who_gives_way_to_nobody(world: World, held: str) -> None:
     assert not world.api.events
 
 
+async def test_before_a_victim_drains_no_other_is_chosen(world: World) -> None:
+    world.fleet.capacity.node(node("node-b"), deleted=False)
+    first = world.model("first", replicas=1)
+    second = world.model("second", replicas=1, where="node-b")
+    world.model("wants")
+    world.heard()
+    for idle in (first, second):
+        world.fleet.act(idle, world.now)
+    world.heard(wants=1)
+    world.fleet.capacity.look(world.now)
+    assert sorted((first.gives_way_to, second.gives_way_to)) == ["", "team/wants"]
+
+
+async def test_replicas_without_a_pod_yet_count_against_a_quota(world: World) -> None:
+    world.fleet.capacity.quota(quota("2", "0"), deleted=False)
+    written, _ = world.model("written", profile="cpu"), world.model("m", profile="cpu")
+    world.model("n", profile="cpu")
+    world.deployment("written", 1)
+    written.desired = 1
+    world.heard(written=1, m=1, n=1)
+    await world.settled()
+    assert world.api.scaled == {"mdep-m": 1}
+
+
+def quota(hard: str, used: str) -> dict[str, Any]:
+    status = {"hard": {"pods": hard}, "used": {"pods": used}}
+    return {"metadata": {"name": "q", "namespace": "team"}, "spec": {}, "status": status}
+
+
+async def test_who_is_served_is_remembered_and_what_is_kept_warm_is_pinned(world: World) -> None:
+    given = []
+    world.fleet.capacity._told = given.append
+    warm = world.model("warm", replicas=1, profile="nvidia-l4:1")
+    warm.policy = replace(warm.policy, min_replicas=1)
+    world.model("big")
+    world.model("small", profile="nvidia-l4:1")
+    world.heard(big=1)
+    world.heard(big=1, small=1)
+    await world.settled()
+    assert world.api.scaled == {"mdep-small": 1}, "the large one can never have this node"
+    assert world.fleet.capacity._served == {"team": pytest.approx(world.now, abs=60)}
+    assert not given
+
+
 async def test_a_quota_is_looked_at_and_a_model_without_either_is_not(world: World) -> None:
     plain, bound = world.model("plain", profile="cpu"), world.model("m")
     world.heard(plain=1)
     await world.settled()
     assert world.api.scaled == {"mdep-plain": 1}
-    quota = {
-        "metadata": {"name": "q", "namespace": "team"}, "spec": {},
-        "status": {"hard": {"pods": "1"}, "used": {"pods": "1"}},
-    }  # fmt: skip
-    world.fleet.capacity.quota(quota, deleted=False)
+    full = quota("1", "1")
+    world.fleet.capacity.quota(full, deleted=False)
     world.heard(m=1)
     assert bound.wait is not None
     assert bound.wait.reason == "QuotaExceeded"
     assert plain.wait is None
-    world.fleet.capacity.quota(quota, deleted=True)
+    world.fleet.capacity.quota(full, deleted=True)
     await asyncio.sleep(0.1)
     assert world.api.scaled == {"mdep-plain": 1, "mdep-m": 1}
 

@@ -309,11 +309,11 @@ class Capacity:
             if model.shape is None or not model.pods or not model.desired or model.off:
                 continue
             state, total = model.scaling, model.total
-            unused = state is not None and state.known and (total.in_flight, total.held) == (0, 0)
-            if not unused or _least(model, now) or model.gives_way_to:
+            unused = (total.in_flight, total.held) == (0, 0)
+            if state is None or not unused or _least(model, now) or model.gives_way_to:
                 continue
             back = {key: one * (model.replicas or 0) for key, one in model.shape.quota.items()}
-            yield Idle(name, state.last_demand_at if state else 0.0, back)
+            yield Idle(name, state.last_demand_at, back)
 
     # What the operations port tells
 
