@@ -7,11 +7,11 @@ waited for nor reserved. What is wanted beyond a quota reserves nothing either: 
 at its limit delays nobody.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tidegate_operator.capacity import words
-from tidegate_operator.capacity.room import Quotas, Room, lacking, take
+from tidegate_operator.capacity.room import Quotas, Room, alike, fits, take
 from tidegate_operator.capacity.turns import ordered
 from tidegate_operator.capacity.values import (
     Amounts,
@@ -73,10 +73,7 @@ class _Round:
         self.quotas = Quotas(quotas)
         self._room = Room(nodes, pods)
         self._began = {name: dict(left) for name, left in self._room.now.items()}
-        self._idle = {
-            one.deployment: one
-            for one in sorted(idle, key=lambda one: (one.last_demand, one.deployment))
-        }
+        self._idle = {one.deployment: one for one in sorted(idle, key=_oldest)}
         self._leaving: dict[str, dict[str, int]] = {}
         for pod in pods:
             if pod.leaving and pod.deployment:
@@ -84,6 +81,7 @@ class _Round:
         self._granted: dict[str, int] = {}
         self._held: dict[str, _Held] = {}
         self._gives: list[GiveWay] = []
+        self._words: dict[Hashable, str] = {}
 
     def look_at(self, ask: Ask, *, written: bool) -> None:
         """One replica of an ask; after one that waits, none of the same ask is granted."""
@@ -147,26 +145,31 @@ class _Round:
 
     def _has_room(self, ask: Ask) -> bool:
         shape, room = ask.shape, self._room
-        node = room.best(shape, room.now)
+        node = room.best_now(shape)
         if node:
             room.place(node, shape.requests)
             return True
         if shape.elastic:
             return True
         nodes = room.admitting(shape)
-        if all(lacking(node.allocatable, shape.requests) for node in nodes):
+        if not any(fits(node.allocatable, shape.requests) for node in nodes):
             self._held[ask.deployment] = _Held("Unschedulable", words.never(shape, nodes), "")
             return False
-        message = words.full(shape, room, self._began, nodes)
-        node = room.best(shape, room.soon)
+        key = alike(shape)
+        if key not in self._words:
+            self._words[key] = words.full(shape, room, self._began, nodes)
+        message = self._words[key]
+        node = "" if key in room.hopeless else room.best(shape, room.soon)
         if node:
             message += f"; room comes free on {node}"
-        else:
+        elif key not in room.hopeless:
             node, victims = self._on_a_node(ask)
             if victims:
                 message += f"; waits for {', '.join(victims)} to leave {node}"
                 self._give(victims, ask)
-            node = node or room.nearest(shape)
+            elif ask.deployment not in self._idle:  # it might be another's victim
+                room.hopeless.add(key)
+        node = node or room.nearest(shape)
         if node:
             room.place(node, shape.requests)
         self._held[ask.deployment] = _Held("Unschedulable", message, "nodes")
@@ -186,14 +189,15 @@ class _Round:
 
     def _victims(self, node: str, shape: Shape, waiter: str) -> list[str]:
         there = self._room.on(node)
-        mine = [one for name, one in self._idle.items() if name in there and name != waiter]
+        names = (self._idle.keys() & there.keys()) - {waiter}
+        mine = sorted((self._idle[one] for one in names), key=_oldest)
 
         def enough(chosen: Sequence[Idle]) -> bool:
             left = dict(self._room.soon[node])
             for one in chosen:
                 for pod in there[one.deployment]:
                     take(left, pod.requests, -1)
-            return not lacking(left, shape.requests)
+            return fits(left, shape.requests)
 
         return [one.deployment for one in _fewest(mine, enough)]
 
@@ -207,6 +211,10 @@ class _Round:
         back = self._leaving.setdefault(deployment.partition("/")[0], {})
         for name, amount in quota.items():
             back[name] = back.get(name, 0) + amount
+
+
+def _oldest(one: Idle) -> tuple[float, str]:
+    return one.last_demand, one.deployment
 
 
 def _fewest(candidates: Sequence[Idle], enough: Callable[[Sequence[Idle]], bool]) -> list[Idle]:

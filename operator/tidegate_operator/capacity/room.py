@@ -5,7 +5,7 @@ One that waits is put on a node all the same, which takes both below zero: who c
 finds there only what it does not need, so that a stream of small models never starves a large one.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from tidegate_operator.capacity.values import (
@@ -37,6 +37,13 @@ def take(left: dict[str, int], amounts: Amounts, times: int = 1) -> None:
         left[name] = left.get(name, 0) - amount * times
 
 
+def fits(left: Amounts, amounts: Amounts) -> bool:
+    """Whether what is left holds one more pod that asks for this."""
+    if left.get("pods", 0) < 1000:
+        return False
+    return all(not amount or amount <= left.get(name, 0) for name, amount in amounts.items())
+
+
 def lacking(left: Amounts, amounts: Amounts) -> dict[str, int]:
     """By how much each resource falls short."""
     asked = {"pods": 1000, **amounts}
@@ -64,29 +71,56 @@ def _bears(one: Tolerated, taint: Taint) -> bool:
 
 
 class Room:
-    """The nodes while asks are gone through. `now`, `soon`: what is left, by node."""
+    """The nodes while asks are gone through. `now`, `soon`: what is left, by node.
+
+    What has no room `now` will have none in the rest of the round, nor `soon` until somebody is made
+    to leave: with many that wait for the same, nodes are gone through once and not for each."""
 
     def __init__(self, nodes: Sequence[NodeView], pods: Sequence[Placed]) -> None:
         self.nodes = {node.name: node for node in sorted(nodes, key=lambda one: one.name)}
         self.now = free(nodes, pods)
-        self.soon = free(nodes, [pod for pod in pods if not pod.leaving])
-        self._ours: dict[str, list[Placed]] = {}
+        self.soon = {name: dict(left) for name, left in self.now.items()}
+        self._ever = free(nodes, ())
+        self._on: dict[str, dict[str, list[Placed]]] = {name: {} for name in self.nodes}
+        self._where: dict[str, set[str]] = {}
+        self._admitting: dict[Hashable, list[NodeView]] = {}
+        self._full: set[Hashable] = set()
+        self.hopeless: set[Hashable] = set()
         for pod in pods:
-            if pod.deployment and not pod.leaving and pod.node in self.nodes:
-                self._ours.setdefault(pod.deployment, []).append(pod)
-        staying = [pod for pod in pods if not pod.leaving]
-        self._ever = free(nodes, [pod for pod in staying if pod.pinned or not pod.deployment])
+            if pod.node not in self.nodes:
+                continue
+            if pod.leaving:
+                take(self.soon[pod.node], pod.requests, -1)
+            elif pod.deployment:
+                self._on[pod.node].setdefault(pod.deployment, []).append(pod)
+                self._where.setdefault(pod.deployment, set()).add(pod.node)
+            if not pod.leaving and (pod.pinned or not pod.deployment):
+                take(self._ever[pod.node], pod.requests)
 
     def admitting(self, shape: Shape) -> list[NodeView]:
         """The nodes whose labels and taints let it in, usable or not."""
-        return [node for node in self.nodes.values() if admits(node, shape)]
+        key = (tuple(sorted(shape.selector.items())), shape.tolerations)
+        if key not in self._admitting:
+            found = [node for node in self.nodes.values() if admits(node, shape)]
+            self._admitting[key] = found
+        return self._admitting[key]
+
+    def best_now(self, shape: Shape) -> str:
+        """The usable node that has room now and has the least to spare; empty: none."""
+        key = alike(shape)
+        if key in self._full:
+            return ""
+        found = self.best(shape, self.now)
+        if not found:
+            self._full.add(key)
+        return found
 
     def best(self, shape: Shape, left: Mapping[str, Amounts]) -> str:
-        """The usable node that has room in `left` and has the least to spare; empty: none."""
+        """The same, of what is `left`."""
         fitting = [
-            name
-            for name in (node.name for node in self.admitting(shape) if node.usable)
-            if not lacking(left[name], shape.requests)
+            node.name
+            for node in self.admitting(shape)
+            if node.usable and fits(left[node.name], shape.requests)
         ]
         return min(fitting, key=lambda name: (left[name].get(shape.device, 0), name), default="")
 
@@ -96,7 +130,7 @@ class Room:
         able = [
             node.name
             for node in self.admitting(shape)
-            if node.usable and not lacking(self._ever[node.name], shape.requests)
+            if node.usable and fits(self._ever[node.name], shape.requests)
         ]
 
         def missing(name: str) -> tuple[int, str]:
@@ -111,16 +145,20 @@ class Room:
 
     def leaves(self, deployment: str) -> None:
         """All replicas of a model of ours will go."""
-        for pod in self._ours.pop(deployment, []):
-            take(self.soon[pod.node], pod.requests, -1)
+        for node in self._where.pop(deployment, ()):
+            for pod in self._on[node].pop(deployment):
+                take(self.soon[node], pod.requests, -1)
+        self.hopeless.clear()
 
     def on(self, node: str) -> Mapping[str, list[Placed]]:
         """Our models that have staying replicas there, with these."""
-        found = {
-            deployment: [pod for pod in pods if pod.node == node]
-            for deployment, pods in self._ours.items()
-        }
-        return {deployment: pods for deployment, pods in found.items() if pods}
+        return self._on[node]
+
+
+def alike(shape: Shape) -> Hashable:
+    """What two shapes share that fit alike."""
+    selector = tuple(sorted(shape.selector.items()))
+    return tuple(sorted(shape.requests.items())), selector, shape.tolerations
 
 
 class Quotas:

@@ -246,9 +246,11 @@ class Capacity:
                 continue
             committed = self._committed(model)
             self._asked[name] = Asked(model.desired, committed)
+            total = max(model.desired, committed)
+            if not total:
+                continue
             there = self._there(model)
             has = sum(there.values())
-            total = max(model.desired, committed)
             if total <= has:
                 continue
             held = model.total.held_since or now
