@@ -15,7 +15,7 @@ from owned import owned
 from planning import PLATFORM, SIM
 from tidegate_operator import platform
 from tidegate_operator.autoscale import Override
-from tidegate_operator.capacity import GiveWay
+from tidegate_operator.capacity import GiveWay, Wait
 from tidegate_operator.capacity import shape as shapes
 from tidegate_operator.kube import events, report
 from tidegate_operator.kube.fleet import Fleet, Site
@@ -359,9 +359,11 @@ async def test_a_follower_asks_for_nothing_and_begins_afresh(world: World) -> No
     assert model.wait is None
     assert world.api.scaled == {}
     model.gives_way_to = "team/other"
+    world.fleet.capacity.waits["team/old"] = Wait("Unschedulable", "of an earlier time")
     world.fleet._prices.begin = lambda: None  # type: ignore[method-assign]
     world.fleet.lead(True)
     assert model.gives_way_to == ""
+    assert not world.fleet.capacity.waits
 
 
 def test_the_events_name_the_other() -> None:

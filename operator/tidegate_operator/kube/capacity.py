@@ -182,8 +182,9 @@ class Capacity:
         return said
 
     def begin(self) -> None:
-        """This operator leads from now on: what it granted when it last did is not known to be."""
+        """This operator leads from now on, or no longer: another one grants meanwhile."""
         self._granted.clear()
+        self.waits.clear()
         self._since.clear()
         self._stale = True
 

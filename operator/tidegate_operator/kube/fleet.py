@@ -113,9 +113,9 @@ class Fleet:
     def lead(self, leading: bool) -> None:
         """Begin or stop to act."""
         self.leading = leading
+        self.capacity.begin()
         if leading:
             self._prices.begin()
-            self.capacity.begin()
             for model in self.models.values():
                 model.adopt()
             for key in self.state.resources:
