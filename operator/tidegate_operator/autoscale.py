@@ -124,9 +124,12 @@ def decide(
     now: float,
     override: Override | None = None,
     suspend: bool = False,
+    gives_way_to: str = "",
 ) -> Decision:
     """The replica count for `now`, given what was sampled since the last call.
 
+    `gives_way_to`: who needs the room, if somebody does; then a model that nobody uses goes to zero
+    before its idle time is over, unless it is kept warm or there is no data.
     Time never runs backwards: a `now` before the last one counts as the last one.
     """
     now = max(now, state.at)
@@ -136,6 +139,9 @@ def decide(
     if override is not None and now < override.until:
         replicas = max(0, min(override.replicas, policy.max_replicas))
         return _settle(state, replicas, f"override until {override.until:.0f}")
+    unused = state.known and not state.in_flight + state.held
+    if gives_way_to and unused and not policy.min_replicas:
+        return _settle(state, 0, f"gives way to {gives_way_to}")
     state, want, why = _want(state, policy, now)
     replicas, reason = _lowered(state, want, why, policy, now)
     bounded = max(policy.min_replicas, min(replicas, policy.max_replicas))

@@ -24,6 +24,7 @@ from tidegate_runtime.contract.validate import Schema, check, did_you_mean
 
 __all__ = [
     "CacheRules",
+    "Capacity",
     "Chosen",
     "EngineImage",
     "Engines",
@@ -98,7 +99,8 @@ class Profile(_Part, frozen=True):
     A count (`name:count`) multiplies `gpus` and nothing else: memory and processors are stated for
     a replica. `shared_memory` counts against the memory limit. `supplemental_groups`: for devices
     whose files a group owns (AMD's /dev/kfd). `image`: of vLLM for these devices, where the
-    engine's own is for others; empty: the engine's."""
+    engine's own is for others; empty: the engine's. `elastic`: nodes for it are added by an
+    autoscaler, which goes by pods that wait for one."""
 
     image: str = ""
     gpus: Annotated[int, Meta(ge=0, le=64)] = 0
@@ -112,6 +114,7 @@ class Profile(_Part, frozen=True):
     runtime_class_name: str = ""
     env: dict[str, str] = {}
     supplemental_groups: list[int] = []
+    elastic: bool = False
 
 
 class Policy(_Part, frozen=True):
@@ -141,6 +144,16 @@ class CacheRules(_Part, frozen=True):
     access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = "ReadWriteOnce"
 
 
+class Capacity(_Part, frozen=True):
+    """What happens where devices are short.
+
+    `give_way`: idle models go to zero where one that is asked for has no room. `minimum_idle_seconds`:
+    for how long nobody must have used a model before it is made to."""
+
+    give_way: bool = True
+    minimum_idle_seconds: Annotated[int, Meta(ge=0, le=86400)] = 60
+
+
 class Platform(_Part, frozen=True):
     """All of `platform.yaml`."""
 
@@ -150,6 +163,7 @@ class Platform(_Part, frozen=True):
     operator_selector: Selector
     policy: Policy = Policy()
     cache: CacheRules = CacheRules()
+    capacity: Capacity = Capacity()
 
 
 class InvalidPlatform(ValueError):

@@ -73,9 +73,11 @@ CASES: dict[str, Object] = {
                 "runtimeClassName": "nvidia",
                 "env": {"A": "b"},
                 "supplementalGroups": [44],
+                "elastic": True,
             },
             "bare": {},
         },
+        "capacity": {"giveWay": False, "minimumIdleSeconds": 20_000},
         "engines": {
             "vllm": {"versions": {"0.32": "example.com/vllm:0.32"}, "fetchEnv": {"P": "q"}}
         },

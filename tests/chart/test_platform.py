@@ -35,6 +35,8 @@ def test_the_operators_settings_are_the_values(cases: Any, defaults: Any, render
         "tidegate-vllm-cpu:dev",
     )
     assert found.policy == platform.Policy(prices=["*"], args=["*"])
+    assert found.capacity == platform.Capacity(give_way=True, minimum_idle_seconds=60)
+    assert not found.profiles["nvidia-h100"].elastic
     assert found.profiles["nvidia-h100"].gpu_resource == "nvidia.com/gpu"
     assert found.profiles["cpu"].gpus == 0
     assert settings_of(render({"image": "a/b:c"})).engines.sim.image == "a/b:c"
@@ -49,7 +51,9 @@ def test_the_operators_settings_are_the_values(cases: Any, defaults: Any, render
         runtime_class_name="nvidia",
         env={"A": "b"},
         supplemental_groups=[44],
+        elastic=True,
     )
+    assert own.capacity == platform.Capacity(give_way=False, minimum_idle_seconds=20_000)
     assert own.engines.vllm.versions == {"0.32": "example.com/vllm:0.32"}
     assert own.policy.prices == ["team-a"]
 

@@ -29,6 +29,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "profile": ({"profiles": {"cpu": {"gpu": 1}}}, "at '/profiles/cpu'"),
     "policy": ({"policy": {"price": []}}, "at '/policy'"),
     "cache": ({"cache": {"class": "x"}}, "at '/cache'"),
+    "capacity": ({"capacity": {"giveway": True}}, "at '/capacity'"),
     "network": ({"networkPolicy": {"on": True}}, "at '/networkPolicy'"),
     "peer": ({"networkPolicy": {"metricsFrom": [{"pods": {}}]}}, "/networkPolicy/metricsFrom/0"),
     "toleration": ({"router": {"tolerations": [{"kee": "x"}]}}, "at '/router/tolerations/0'"),
@@ -43,6 +44,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "words": ({"router": {"replicas": "three"}}, "at '/router/replicas': got string"),
     "fraction": ({"operator": {"replicas": 1.5}}, "at '/operator/replicas'"),
     "tenant": ({"policy": {"public": "team-a"}}, "at '/policy/public': got string, want array"),
+    "elastic": ({"profiles": {"cpu": {"elastic": "yes"}}}, "at '/profiles/cpu/elastic'"),
     "variable": ({"profiles": {"cpu": {"env": {"X": 1}}}}, "at '/profiles/cpu/env/X'"),
     # ranges
     "no router": ({"router": {"replicas": 0}}, "at '/router/replicas': minimum"),
@@ -50,6 +52,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "gpus": ({"profiles": {"nvidia-l4": {"gpus": 65}}}, "at '/profiles/nvidia-l4/gpus'"),
     "port": ({"networkPolicy": {"apiServerPorts": [0]}}, "/networkPolicy/apiServerPorts/0"),
     "no port": ({"networkPolicy": {"apiServerPorts": []}}, "at '/networkPolicy/apiServerPorts'"),
+    "idleness": ({"capacity": {"minimumIdleSeconds": -1}}, "at '/capacity/minimumIdleSeconds'"),
     "grace": ({"router": {"terminationGracePeriodSeconds": 5}}, "terminationGracePeriodSeconds"),
     "patience": ({"test": {"timeoutSeconds": 1}}, "at '/test/timeoutSeconds'"),
     # patterns and choices

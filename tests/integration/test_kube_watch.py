@@ -16,7 +16,9 @@ from owned import owned
 from tidegate_runtime.contract import cluster
 from tidegate_runtime.contract.links import ModelView, Replica, WorldLine
 from tidegate_runtime.kube import world
+from tidegate_runtime.kube.api import Api
 from tidegate_runtime.kube.link import Cluster
+from tidegate_runtime.kube.watch import Source, Watch
 
 
 @pytest.fixture
@@ -31,6 +33,17 @@ async def test_story(
     story: contract.Story, kube: FakeKube, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await contract.tell(story, kube, tmp_path, monkeypatch)
+
+
+async def test_selectors_are_asked_for_in_lists_and_watches(kube: FakeKube) -> None:
+    source = Source(maps(kube), contract.Shape, fields="status.phase!=Failed")
+    seen = contract.Seen()
+    watch = asyncio.create_task(Watch(Api(kube.kubeconfig), source, seen.sink()).run())
+    await seen.until(lambda: kube.watches == 1, "a watch")
+    watch.cancel()
+    await asyncio.gather(watch, return_exceptions=True)
+    assert [query.get("fieldSelector") for _, query in kube.asked] == 2 * ["status.phase!=Failed"]
+    assert not any("labelSelector" in query for _, query in kube.asked)
 
 
 async def test_cut_in_the_middle_of_a_line(kube: FakeKube) -> None:

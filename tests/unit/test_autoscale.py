@@ -56,6 +56,30 @@ def test_to_zero_after_idle_seconds_and_not_before() -> None:
     assert run(after.state, 31, 120, 0).replicas == 0  # the average's tail wakes nobody
 
 
+@pytest.mark.parametrize(
+    ("sample", "rules", "override", "replicas"),
+    [
+        (Sample(10, 0, 0), POLICY, None, 0),
+        (Sample(10, 1, 0), POLICY, None, 2),
+        (Sample(10, 0, 1), POLICY, None, 2),
+        (Sample(10, None, None), POLICY, None, 2),
+        (Sample(10, 0, 0), replace(POLICY, min_replicas=1), None, 2),
+        (Sample(10, 0, 0), POLICY, Override(2, 20), 2),
+    ],
+    ids=["unused", "in flight", "held", "no data", "kept warm", "overridden"],
+)
+def test_only_what_nobody_uses_gives_way(
+    sample: Sample, rules: Policy, override: Override | None, replicas: int
+) -> None:
+    state = run(State.initial(2, 0), 0, 10, 0, rules).state
+    decision = decide(state, [sample], rules, 10, override, gives_way_to="t/other")
+    assert decision.replicas == replicas
+    assert ("gives way to t/other" in decision.reason) == (replicas == 0)
+    if not replicas:
+        again = decide(decision.state, [Sample(11, 0, 1)], rules, 11, gives_way_to="t/other")
+        assert again.replicas == 1, "demand comes first"
+
+
 def test_a_request_between_two_samples_is_remembered_by_the_routers() -> None:
     state = run(State.initial(1, 0), 0, 19, 0).state
     asked = decide(state, [Sample(19, 0, 0, last_request=18.5)], POLICY, 19).state

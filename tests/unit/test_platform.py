@@ -76,6 +76,12 @@ def test_all_fields_are_read() -> None:
     assert made.policy.args == ["*"]
     assert made.router_selector.namespace == "tidegate-system"
     assert made.cache.access_mode == "ReadWriteOnce"
+    made = parsed(
+        capacity={"giveWay": False, "minimumIdleSeconds": 5}, profiles={"cpu": CPU, "l": L4}
+    )
+    assert (made.capacity.give_way, made.capacity.minimum_idle_seconds) == (False, 5)
+    assert not made.profiles["l"].elastic
+    assert parsed(profiles={"cpu": CPU, "l": L4 | {"elastic": True}}).profiles["l"].elastic
 
 
 def test_what_may_be_left_out() -> None:
@@ -121,6 +127,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     ({"policy": {"public": "team-a"}}, "policy.public: must be an array, got 'team-a'"),
     ({"policy": {"publik": []}}, "policy.publik: is not a known field (did you mean public?)"),
+    (
+        {"capacity": {"minimumIdleSeconds": -1}},
+        "capacity.minimumIdleSeconds: must be at least 0, got -1",
+    ),
+    ({"capacity": {"giveWay": "yes"}}, "capacity.giveWay: must be "),
     ({"cache": {"accessMode": "RWX"}}, "cache.accessMode: must be one of ReadWriteMany,"),
 ]
 

@@ -33,6 +33,7 @@ tolerations: {{ toJson (.tolerations | default list) }}
 runtimeClassName: {{ .runtimeClassName | default "" | quote }}
 env: {{ toJson (.env | default dict) }}
 supplementalGroups: {{ toJson (.supplementalGroups | default list) }}
+elastic: {{ .elastic | default false }}
 {{- end }}
 
 {{- define "tidegate.partSelector" -}}
@@ -60,6 +61,9 @@ routerSelector:
   {{- include "tidegate.partSelector" (dict "root" . "part" "router") | nindent 2 }}
 operatorSelector:
   {{- include "tidegate.partSelector" (dict "root" . "part" "operator") | nindent 2 }}
+capacity:
+  giveWay: {{ .Values.capacity.giveWay }}
+  minimumIdleSeconds: {{ int .Values.capacity.minimumIdleSeconds }}
 cache:
   storageClass: {{ .Values.cache.storageClass | quote }}
   accessMode: {{ .Values.cache.accessMode }}

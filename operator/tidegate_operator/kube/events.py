@@ -4,12 +4,13 @@ An Event that cannot be written is only logged: the status has said it already.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import structlog
 
 from tidegate_billing.usage import uuid7
+from tidegate_operator.capacity import GiveWay
 from tidegate_operator.kube.api import Api, ApiError, collection
 from tidegate_operator.kube.report import Condition, stamp
 from tidegate_runtime.contract.cluster import FIELD_MANAGER, GROUP, VERSION
@@ -47,6 +48,14 @@ def made(about: Object, told: Condition, now: float) -> dict[str, Any]:
         "lastTimestamp": at,
         "count": 1,
     }
+
+
+def of_giving_way(give: GiveWay) -> Iterator[tuple[str, Condition]]:
+    """What is told of a model that gives way: on it, and on the one that waits."""
+    victim = f"idle, and goes to zero to make room for {give.waiter}"
+    yield give.victim, Condition("Scaled", True, "GaveWay", victim)
+    waiter = f"{give.victim} is idle and goes to zero to make room for it"
+    yield give.waiter, Condition("Scaled", True, "MadeRoom", waiter)
 
 
 class Events:

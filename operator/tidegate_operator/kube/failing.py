@@ -31,7 +31,7 @@ _CRASHES = frozenset({"EngineExited", "CrashLoopBackOff"})
 class Seen(NamedTuple):
     """What there is of a deployment: its staying pods, how many serve, what is decided and asked
     for, the start from zero that is running and when it was asked for. `rolling`: a version is on
-    its way to replace another."""
+    its way to replace another. `waits`: `blocked` is our own wait for room."""
 
     pods: Sequence[Object]
     ready: int
@@ -42,6 +42,7 @@ class Seen(NamedTuple):
     blocked: Trouble | None
     version: str
     rolling: bool = False
+    waits: bool = False
 
     @property
     def whole(self) -> bool:
@@ -72,6 +73,7 @@ class Failing:
         self._retry_at = self._nudged_until = 0.0
         self._version, self._since = "", 0.0
         self._spent = ""
+        self._waited = False
 
     def begin(self) -> None:
         """A start from zero: it has failed in nothing yet."""
@@ -112,7 +114,10 @@ class Failing:
             self._since = 0.0
             self.failure = self._lagging(seen, found, now)
         elif found is not None:
+            self._waited = seen.waits and found is seen.blocked
             self._failed(seen, found, now)
+        elif self._waited:  # room has come, or nobody asks for it any more
+            self.failure, self._waited, self._since = None, False, 0.0
 
     def _failed(self, seen: Seen, found: Trouble, now: float) -> None:
         if not self._since:

@@ -18,9 +18,12 @@ import structlog
 from tidegate_billing.links import EngineCounters, ModelPricing
 from tidegate_operator import plan as planning
 from tidegate_operator import spec as specs
+from tidegate_operator.capacity import GiveWay
+from tidegate_operator.capacity import shape as shapes
 from tidegate_operator.demand import Picture
-from tidegate_operator.kube import nodes, override, report, telling
+from tidegate_operator.kube import events, nodes, override, report, telling
 from tidegate_operator.kube.api import Api, ApiError, path_of
+from tidegate_operator.kube.capacity import Capacity
 from tidegate_operator.kube.children import Children
 from tidegate_operator.kube.events import Events
 from tidegate_operator.kube.leaving import Leaving
@@ -82,6 +85,9 @@ class Fleet:
         self.synced = False
         self._children = Children(site.api, self.state, site.platform, site.guard_key)
         self._events = Events(site.api)
+        self.capacity = Capacity(
+            site.platform, self.models, self.state.owner, self._act_soon, self._gives_way
+        )
         self._prices = Prices(site.billing, self._to_price, self.queue.add, self.spawn)
         self._lives: dict[str, Life] = {}
         self._uids: dict[str, str] = {}
@@ -108,6 +114,7 @@ class Fleet:
     def lead(self, leading: bool) -> None:
         """Begin or stop to act."""
         self.leading = leading
+        self.capacity.begin()
         if leading:
             self._prices.begin()
             for model in self.models.values():
@@ -164,6 +171,18 @@ class Fleet:
         every = (pod for model in self.models.values() for pod in model.pods.values())
         return nodes.deaf(every, self.routers())
 
+    def _act_soon(self, deployment: str) -> None:
+        model = self.models.get(deployment)
+        if model is not None:
+            self.act(model, time.time())
+
+    def _gives_way(self, give: GiveWay) -> None:
+        """Begin its drain, and say so on both: as soon as what is being decided is decided."""
+        asyncio.get_running_loop().call_soon(self._act_soon, give.victim)
+        for deployment, told in events.of_giving_way(give):
+            if (obj := self.state.resources.get(deployment)) is not None:
+                self.spawn(self._events.tell(obj, told))
+
     def _changed(self, deployment: str) -> None:
         self._named = False
         self._observe(deployment)
@@ -191,6 +210,7 @@ class Fleet:
         if model is None:
             self._uids[deployment] = obj["metadata"]["uid"]
             model = self.models[deployment] = Model(deployment)
+            model.room = self.capacity.room
             told = (obj.get("status") or {}).get("lastRequestTime")
             model.last_request = cluster.seconds(told)
         model.observe(self.state.child_of(deployment, "Deployment"), self.state.pods_of(deployment))
@@ -223,6 +243,8 @@ class Fleet:
         rounds = Rounds(time.monotonic())
         while True:
             now = time.time()
+            if self.leading and self.synced:
+                self.capacity.look(now)
             for model in list(self.models.values()):
                 self.act(model, now)
             for key in rounds.due(time.monotonic(), self.state.resources, self._reads_a_secret):
@@ -277,6 +299,8 @@ class Fleet:
         model.policy = specs.policy(verdict.resource)
         model.failing.grace_seconds = float(spec.cold_start.fail_grace_seconds)
         model.failing.timeout_seconds = float(spec.cold_start.start_timeout_seconds)
+        if verdict.valid:
+            model.shape = shapes.shape(verdict.resource, self.site.platform)
         model.drain_seconds = float(spec.drain.timeout_seconds)
         model.override = override.read(obj["metadata"].get("annotations") or {}, time.time())
 
@@ -354,4 +378,4 @@ class Fleet:
 def _told(model: Model) -> tuple[object, ...]:
     """What of a decision the status tells; the last request only now and then."""
     minute = model.last_request // report.REQUEST_GRAIN
-    return model.desired, model.failure, model.cold.id, minute
+    return model.desired, model.failure, model.cold.id, minute, model.wait

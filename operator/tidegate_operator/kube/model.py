@@ -6,10 +6,12 @@ pods to mark, which to let go. Nothing here waits or calls anybody.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from tidegate_operator.autoscale import Override, Policy, Sample, State, decide
+from tidegate_operator.capacity import Shape, Wait
 from tidegate_operator.demand import Picture, Total
 from tidegate_operator.drain import busy, choose, may_stop
 from tidegate_operator.kube.failing import Failing, Seen, new_start_id, not_created, version
@@ -69,7 +71,10 @@ class Model:
 
     `off`: it shall have no replica; None while its resource has not been judged yet, and until then
     nothing is decided. One that is met while it runs (after a restart, a change of leader) is
-    adopted by the first decision: its count is the last one's, what drains goes on draining."""
+    adopted by the first decision: its count is the last one's, what drains goes on draining.
+
+    `room`: how many of the desired replicas capacity lets it ask for, and never fewer than it has;
+    `wait` then says why not all. `gives_way_to`: who needs its room, while nobody uses it."""
 
     def __init__(self, deployment: str) -> None:
         self.deployment = deployment
@@ -82,6 +87,10 @@ class Model:
         self.scaling: State | None = None
         self.total = Total(None, None)
         self.desired, self.reason = 0, ""
+        self.room: Callable[[Model, float], int] | None = None
+        self.shape: Shape | None = None
+        self.wait: Wait | None = None
+        self.gives_way_to = ""
         self.pods: dict[str, Object] = {}
         self.draining: dict[str, float] = {}
         self.released: dict[str, float] = {}
@@ -143,28 +152,44 @@ class Model:
         if self.scaling is None:
             self.scaling = self._adopted(self.replicas, now)
         sample = Sample(now, self.total.in_flight, self.total.held, self.total.last_request)
-        decision = decide(self.scaling, [sample], self.policy, now, self.override, suspend=self.off)
+        decision = decide(
+            self.scaling, [sample], self.policy, now, self.override, self.off, self.gives_way_to
+        )
         self.scaling, self.reason = decision.state, decision.reason
         before, self.desired = self.desired, decision.replicas
+        if self.desired:
+            self.gives_way_to = ""
         self._begin_start(before, now)
+        asked = self._within_room(now)
         self.failing.judge(self._seen(), now)
-        return self._steps(picture, now)
+        return self._steps(picture, now, asked)
 
-    def _steps(self, picture: Picture, now: float) -> Steps:
+    def _within_room(self, now: float) -> int:
+        """How many replicas to ask for. The windows go on from these: a wait that nobody waits
+        for any more ends with the window, and not after `idle_seconds`."""
+        self.wait = None
+        if self.room is None:
+            return self.desired
+        asked = min(self.desired, self.room(self, now))
+        if asked < self.desired and self.scaling is not None:
+            self.scaling = replace(self.scaling, replicas=asked)
+        return asked
+
+    def _steps(self, picture: Picture, now: float, asked: int) -> Steps:
         for uid in [u for u, at in self.released.items() if now - at > RELEASE_SECONDS]:
             if not _ends(self.pods[uid]):
                 del self.released[uid]  # Kubernetes took another one: this one serves again
         current = self.replicas or 0
         keeping = current - len(self.draining)
-        if self.desired > keeping:
-            for uid in list(self.draining)[: self.desired - keeping]:
+        if asked > keeping:
+            for uid in list(self.draining)[: asked - keeping]:
                 del self.draining[uid]
-            wanted = self.desired + len(self.draining)
+            wanted = asked + len(self.draining)
             return Steps(wanted if wanted > current else None)
-        if self.desired < keeping:
-            mark = self._choose(keeping - self.desired, picture, now)
+        if asked < keeping:
+            mark = self._choose(keeping - asked, picture, now)
             self.draining.update(dict.fromkeys(mark, now))
-            missing = keeping - self.desired - len(mark)
+            missing = keeping - asked - len(mark)
             if missing > 0 and not self.draining:  # fewer pods than replicas: nothing to see out
                 return Steps(current - missing)
         return Steps(release=self._seen_out(picture, now))
@@ -203,7 +228,7 @@ class Model:
 
     def adopt(self) -> None:
         """Take over: another operator may have decided meanwhile."""
-        self.scaling = None
+        self.scaling, self.gives_way_to = None, ""
 
     def _adopted(self, replicas: int, now: float) -> State:
         """What the last one had decided: the pods that it marked are on their way out, and were no
@@ -267,6 +292,8 @@ class Model:
         self.cold = start_steps(self.cold, first)
 
     def _seen(self) -> Seen:
+        wait = self.wait
+        waits = None if wait is None else Trouble(wait.reason, wait.message, passing=True)
         return Seen(
             pods=[self.pods[uid] for uid in self.staying()],
             ready=len(self.ready()),
@@ -274,7 +301,8 @@ class Model:
             total=self.total,
             start_id=self.cold.id,
             begun=self.cold.held_at,
-            blocked=self.blocked,
+            blocked=waits or self.blocked,
+            waits=waits is not None,
             version=self._asked_for,
             rolling=self.rolling,
         )

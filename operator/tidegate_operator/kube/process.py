@@ -152,6 +152,7 @@ def _jobs(
         lambda obj, deleted: routers.slice(obj, deleted=deleted),
         namespace=chosen.namespace,
         service=chosen.router_service,
+        more=fleet.capacity.follows(),
     )
     election = Election(api, chosen.namespace, chosen.name, fleet.lead)
     port = server(ops.application(fleet, internal=chosen.internal_token))

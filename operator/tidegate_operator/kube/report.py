@@ -91,6 +91,8 @@ def _scaled(model: Model) -> Condition:
     if model.draining:
         words = f"{len(model.draining)} of {model.replicas} replicas are draining"
         return Condition("Scaled", False, "Draining", f"{words}, {_steady(model.reason)}")
+    if model.wait is not None:
+        return Condition("Scaled", False, model.wait.reason, model.wait.message)
     if model.replicas != model.desired:
         words = f"{model.replicas} of {model.desired} replicas are asked for"
         return Condition("Scaled", False, "Scaling", words)

@@ -1,5 +1,6 @@
 """What the operations port says of the fleet: rows for people, metrics, and how long starts took."""
 
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ def metrics(fleet: "Fleet") -> str:
         f"tidegate_operator_queue_depth {fleet.queue.depth}",
         "# TYPE tidegate_operator_resources gauge",
         f"tidegate_operator_resources {len(fleet.models)}",
+        *_capacity(fleet),
         "# TYPE tidegate_replicas_desired gauge",
         "# TYPE tidegate_replicas_ready gauge",
     ]
@@ -65,3 +67,18 @@ def metrics(fleet: "Fleet") -> str:
         lines.append(f"tidegate_replicas_desired{label} {model.desired}")
         lines.append(f"tidegate_replicas_ready{label} {len(model.ready())}")
     return "\n".join([*lines, ""])
+
+
+def _capacity(fleet: "Fleet") -> list[str]:
+    known = fleet.capacity
+    return [
+        "# TYPE tidegate_capacity_waiting gauge",
+        f"tidegate_capacity_waiting {len(known.waits)}",
+        "# TYPE tidegate_gave_way_total counter",
+        f"tidegate_gave_way_total {known.gave_way}",
+        "# TYPE tidegate_devices_free gauge",
+        *(
+            f'tidegate_devices_free{{node="{node}",resource="{resource}"}} {left:g}'
+            for node, resource, left in known.free(time.time())
+        ),
+    ]

@@ -6,10 +6,11 @@ watches know no label selector; these come from the router's own watch, which do
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tidegate_operator.kube.api import COLLECTIONS
+from tidegate_operator.kube.capacity import Followed
 from tidegate_operator.kube.children import KINDS
 from tidegate_runtime.contract.cluster import LABEL_MODEL
 from tidegate_runtime.kube.api import Api
@@ -88,14 +89,17 @@ class Watching:
         *,
         namespace: str,
         service: str,
+        more: Iterable[Followed] = (),
     ) -> None:
         self._sinks: list[Known] = []
         self.watches: list[Watch] = []
 
-        def follow(path: str, selector: str, tell: Told) -> None:
+        def follow(
+            path: str, selector: str, tell: Told, shape: Any = dict[str, Any], fields: str = ""
+        ) -> None:
             sink = Known(tell)
             self._sinks.append(sink)
-            source = Source(path, dict[str, Any], selector)
+            source = Source(path, shape, selector, fields)
             self.watches.append(Watch(Api(kubeconfig), source, sink.sink()))
 
         for kind in KINDS:
@@ -105,6 +109,8 @@ class Watching:
         follow(f"{root}/{plural}", LABEL_MODEL, pod)
         routers = f"kubernetes.io/service-name={service}"
         follow(f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices", routers, slices)
+        for one in more:
+            follow(one.path, "", one.tell, one.shape, one.fields)
 
     async def complete(self) -> None:
         """Returns when every first list is in."""

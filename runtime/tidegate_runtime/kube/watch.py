@@ -45,11 +45,12 @@ Object = Mapping[str, Any]
 
 class Source(NamedTuple):
     """What to follow. `shape`: a type msgspec decodes an object to (a TypedDict keeps what it
-    names and skips the rest). `selector`: of labels."""
+    names and skips the rest). `selector`: of labels; `fields`: of fields."""
 
     path: str
     shape: Any
     selector: str = ""
+    fields: str = ""
 
 
 class Event(NamedTuple):
@@ -282,7 +283,8 @@ class Watch:
             raise
 
     def _selector(self) -> dict[str, str]:
-        return {"labelSelector": self._source.selector} if self._source.selector else {}
+        both = {"labelSelector": self._source.selector, "fieldSelector": self._source.fields}
+        return {name: selector for name, selector in both.items() if selector}
 
     def _lost(self, exc: Exception) -> None:
         """Say it once for each reason, and not every second for an hour."""

@@ -43,7 +43,14 @@ VALUES: dict[str, Any] = {
             "nodeSelector": {"tidegate.dev/test": "somewhere"},
         },
         "nvidia-l4": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "8Gi"}},
+        "any-gpu": {
+            "gpus": 1,
+            "gpuResource": "nvidia.com/gpu",
+            "requests": {"cpu": "10m", "memory": "64Mi"},
+            "limits": {"memory": "8Gi"},
+        },
     },
+    "capacity": {"minimumIdleSeconds": 3},
     "policy": {
         "public": ["platform"],
         "images": ["builder"],
