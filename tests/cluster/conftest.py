@@ -18,8 +18,13 @@ is gone again; what was granted and never used is known at the end. All others: 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put this folder's files into their order; other folders' come before, as they were."""
+    """Put this folder's files into their order; other folders' come before, as they were.
+
+    Where tests run on several workers, all of these run on one: there is one cluster."""
     here = Path(__file__).parent
+    for item in items:
+        if item.path.parent == here:
+            item.add_marker(pytest.mark.xdist_group("cluster"))
     items.sort(key=lambda one: ORDER.get(one.path.name, 0) if one.path.parent == here else -2)
 
 
