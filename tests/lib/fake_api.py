@@ -23,7 +23,7 @@ SLICES = "/apis/discovery.k8s.io/v1/namespaces/system/endpointslices"
 _SERVED = {
     "/api/v1": (
         "namespaces", "pods", "secrets", "configmaps", "services", "serviceaccounts",
-        "persistentvolumeclaims", "events",
+        "persistentvolumeclaims", "events", "nodes", "resourcequotas",
     ),
     "/apis/apps/v1": ("deployments",),
     "/apis/networking.k8s.io/v1": ("networkpolicies",),
