@@ -117,8 +117,8 @@ class Report:
 class Bench:
     """One run on one cluster."""
 
-    def __init__(self, cluster: Cluster, report: Report) -> None:
-        self.cluster, self.report = cluster, report
+    def __init__(self, cluster: Cluster, report: Report, rest: float) -> None:
+        self.cluster, self.report, self.rest = cluster, report, rest
         self.plain = Plain(cluster)
         self.crowd = Crowd(cluster, report.models)
         assert cluster.audit_log is not None
@@ -143,12 +143,12 @@ class Bench:
         )
         print(f"scale: {name} took {seconds:.0f} s", file=sys.stderr)
 
-    def settled(self, seconds: float = 10.0, limit: float = 300.0) -> None:
-        """Wait until the operator has written nothing for so long."""
+    def settled(self, limit: float = 300.0) -> None:
+        """Wait until the operator has written nothing for `rest` seconds."""
         until = time.monotonic() + limit
         while time.monotonic() < until:
             offset, begin = self.log.stat().st_size, time.time()
-            time.sleep(seconds)
+            time.sleep(self.rest)
             found = audit.events(self.log, OPERATOR, start=offset)
             if not crowd.writes(crowd.asked(found, OPERATOR, begin, time.time())):
                 return
@@ -167,8 +167,10 @@ class Bench:
                 and said.get("tidegate_replicas_ready") == self.report.pods
             ):
                 return True
-            time.sleep(0.25)
-        self.report.wrong.append(f"not every model was as it should be within {limit:.0f} s: {said}")
+            time.sleep(1.0)
+        self.report.wrong.append(
+            f"not every model was as it should be within {limit:.0f} s: {said}"
+        )
         return False
 
 
@@ -214,22 +216,22 @@ def quiet(bench: Bench, minutes: float) -> None:
         time.sleep(minutes * crowd.MINUTE)
 
 
-def restart(bench: Bench, limit: float) -> None:
-    """The operator is ended and started anew; what it writes in the minute after is counted."""
+def restart(bench: Bench, minutes: float, limit: float) -> None:
+    """The operator is ended and started anew; what it writes then is counted, a minute at most."""
     bench.plain.stop("operator")
     begun = time.time()
     with bench.phase("restart"):
         bench.plain.start("operator")
         if bench.complete(limit):
             bench.report.times["restart_to_everything_known"] = time.time() - begun
-        time.sleep(max(0.0, begun + crowd.MINUTE - time.time()))
+        time.sleep(max(0.0, begun + min(1.0, minutes) * crowd.MINUTE - time.time()))
 
 
-def measure(models: int, minutes: float, seed: int, limit: float) -> Report:
-    """A whole run on a control plane of its own."""
+def measure(models: int, minutes: float, seed: int, limit: float, rest: float) -> Report:
+    """A whole run on a control plane of its own. `rest`: seconds without a write that are rest."""
     report = Report(models, sum(map(crowd.replicas, range(models))), seed)
     with simulated.held(ANSWERED, NODES, ROOM) as cluster:
-        bench = Bench(cluster, report)
+        bench = Bench(cluster, report, rest)
         bench.plain.prepare()
         for part in ("billing", "router", "operator"):
             bench.plain.start(part)
@@ -242,7 +244,7 @@ def measure(models: int, minutes: float, seed: int, limit: float) -> Report:
             steady(bench, minutes)
             bench.settled()
             quiet(bench, minutes)
-            restart(bench, limit)
+            restart(bench, minutes, limit)
         report.wrong += bench.crowd.amiss()
     report.judge()
     return report
@@ -255,9 +257,10 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--minutes", type=float, default=5, help="of the steady and quiet phases")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--limit", type=float, default=600, help="seconds until all is reconciled")
+    parser.add_argument("--rest", type=float, default=10, help="seconds without a write are rest")
     parser.add_argument("--json", action="store_true", help="the figures on stdout")
     chosen = parser.parse_args(words)
-    report = measure(chosen.models, chosen.minutes, chosen.seed, chosen.limit)
+    report = measure(chosen.models, chosen.minutes, chosen.seed, chosen.limit, chosen.rest)
     print(report.as_text(), file=sys.stderr)
     if chosen.json:
         print(json.dumps(report.as_json()))

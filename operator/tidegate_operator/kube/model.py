@@ -100,6 +100,7 @@ class Model:
         self._refusals = 0
         self._version = 0
         self._count = 0
+        self._answered: dict[str, str] = {}  # pods by epoch, worked out once a change
 
     def observe(self, deployment: Object | None, pods: Iterable[Object]) -> None:
         """Take in what the API server says of the Deployment (None: there is none) and its pods."""
@@ -109,6 +110,7 @@ class Model:
             self.replicas = int(deployment["spec"].get("replicas", 1))
         self.blocked = None if deployment is None else not_created(deployment)
         self.pods = {pod["metadata"]["uid"]: pod for pod in pods}
+        self._answered = {epoch(pod): uid for uid, pod in self.pods.items() if answered(pod)}
         for known in (self.draining, self.released):
             for gone in [uid for uid in known if uid not in self.pods]:
                 del known[gone]
@@ -134,7 +136,8 @@ class Model:
 
     def ready(self) -> list[str]:
         """Pods whose engine has answered and that are not leaving."""
-        return [uid for uid in self.staying() if answered(self.pods[uid])]
+        serving = set(self._answered.values())
+        return [uid for uid in self.staying() if uid in serving]
 
     def evaluate(self, picture: Picture, now: float) -> Steps:
         """Decide on the newest demand."""
@@ -221,6 +224,8 @@ class Model:
 
     def told(self, said: ReplicaDemand) -> str:
         """Take in what a router says of a pod; the pod's uid where it has answered just now."""
+        if said.id in self._answered and not self._new(said):
+            return ""
         uid = said.id.rpartition(".")[0]
         pod = self.pods.get(uid)
         if pod is None or epoch(pod) != said.id:
@@ -236,6 +241,12 @@ class Model:
         if self.cold.id and not self.cold.answered_at:
             self.cold = self.cold._replace(answered_at=said.answered_at)
         return uid
+
+    def _new(self, said: ReplicaDemand) -> bool:
+        """Whether there is more in it than that a pod that has answered goes on."""
+        refused = bool(said.answer_error) and not said.answered_at
+        forwarded = bool(said.first_forward and self.cold.id) and not self.cold.forwarded_at
+        return refused or forwarded
 
     def _refuse(self, key: str, error: str) -> None:
         if key not in self.refused:

@@ -104,9 +104,7 @@ class Crowd:
         self, method: str, path: str, body: object, headers: dict[str, str] | None = None
     ) -> None:
         kind = headers or {"content-type": "application/json"}
-        self._http.request(
-            method, path, content=json.dumps(body), headers=kind
-        ).raise_for_status()
+        self._http.request(method, path, content=json.dumps(body), headers=kind).raise_for_status()
 
 
 def _unready(now: str) -> dict[str, Any]:

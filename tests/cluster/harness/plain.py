@@ -125,7 +125,9 @@ class Plain:
     def metrics(self, part: str) -> dict[str, float]:
         """A part's metrics, summed over their labels."""
         found: dict[str, float] = {}
-        for line in httpx.get(f"{OPS[part]}/metrics", trust_env=False).text.splitlines():
+        for line in httpx.get(
+            f"{OPS[part]}/metrics", timeout=60, trust_env=False
+        ).text.splitlines():
             if line and not line.startswith("#"):
                 name, _, value = line.rpartition(" ")
                 name = name.partition("{")[0]

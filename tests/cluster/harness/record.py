@@ -166,9 +166,7 @@ class Book:
         self.record = record
         write(self.folder, record)
 
-    def spawn(
-        self, name: str, argv: Sequence[str | Path], env: Mapping[str, str] = {}
-    ) -> Process:
+    def spawn(self, name: str, argv: Sequence[str | Path], env: Mapping[str, str] = {}) -> Process:
         """Start a process in a session of its own, its output in `logs/NAME.log`.
 
         posix_spawn and not Popen: the process is meant to outlive this one. A part of this name
