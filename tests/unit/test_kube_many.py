@@ -13,6 +13,7 @@ from tidegate_operator.kube.fleet import Fleet, Site
 from tidegate_operator.kube.model import Model
 from tidegate_operator.kube.report import Priced
 from tidegate_operator.kube.scale import Scaler
+from tidegate_operator.kube.watching import Known
 from tidegate_runtime.contract import cluster
 from tidegate_runtime.contract.links import ReplicaDemand
 
@@ -224,3 +225,17 @@ def test_of_a_pod_that_has_answered_only_what_is_new_counts() -> None:
     model.told(ReplicaDemand(id="a.0", answer_error="broken"))
     assert model.refused["a.0"].error == "broken"
     assert model.ready() == ["a"]
+
+
+def test_who_wrote_which_field_is_kept_only_where_it_is_read() -> None:
+    told: list[Object] = []
+    known = Known(lambda obj, deleted: told.append(dict(obj)))
+
+    def shown(name: str, spec: Object) -> Object:
+        fields = [{"manager": "x", "fieldsV1": {"f:spec": spec}}]
+        known.put({"metadata": {"name": name, "managedFields": fields}})
+        metadata: Object = told[-1]["metadata"]
+        return metadata
+
+    assert "managedFields" in shown("deployment", {"f:replicas": {}})
+    assert "managedFields" not in shown("service", {"f:ports": {}})
