@@ -12,7 +12,7 @@ PYTEST := $(PYTHON) -Im pytest
 BUILD := $(CURDIR)/build
 SOURCES := operator runtime billing tests
 
-.PHONY: setup demo check test test-unit test-integration test-cluster test-chart test-long bench image \
+.PHONY: setup demo check test test-unit test-integration test-cluster test-chart test-long test-scale bench image \
 	cluster cluster-down clean
 
 setup: $(STAMP) ## .venv/bin/tidegate with everything it needs, from uv.lock
@@ -59,6 +59,9 @@ test-chart: setup ## the chart rendered, and every object validated offline
 
 test-long: setup ## what takes long: wakes, motion, scale (ARGS="--part motion" for one of them)
 	@$(PYTHON) tests/cluster/long.py $(ARGS)
+
+test-scale: setup ## 1,000 models and 2,000 simulated pods: what operator and router cost (docs/scale.md)
+	@$(PYTHON) tests/cluster/scale.py $(ARGS)
 
 image: setup ## the shipped image (ARGS="tidegate vllm-cpu" for both), by buildah
 	@$(PYTHON) tests/cluster/harness/images.py $(or $(ARGS),tidegate) >&2

@@ -21,8 +21,11 @@ appears, so that a mean over lines would depend on how talkative they are.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
 
 GAP_SECONDS = 5.0
 """Silence longer than this is a gap; routers write a line a second."""
@@ -76,9 +79,10 @@ class Want(NamedTuple):
     replicas: int
 
 
-@dataclass(frozen=True)
-class State:
+class State(msgspec.Struct, frozen=True):
     """All that `decide` remembers of a model between two calls.
+
+    A struct, because each call makes several of it for each of a thousand models once a second.
 
     Its size is bounded: one `Second` per second of the stable window, and at most one `Want` per
     distinct replica count.
@@ -161,17 +165,19 @@ def _settle(state: State, replicas: int, reason: str) -> Decision:
 
 
 def _observe(state: State, samples: Sequence[Sample], policy: Policy, now: float) -> State:
-    seconds = {second.second: second.demand for second in state.seconds}
+    seconds = list(state.seconds)
     for sample in sorted(samples, key=lambda sample: sample.at):
         state = _fold(state, sample, seconds, now)
     if now - state.seen_at > GAP_SECONDS:
         state = replace(state, covered_since=None, known=False)
     oldest = now - policy.stable_window_seconds
-    kept = tuple(Second(at, seconds[at]) for at in sorted(seconds) if at > oldest - 1)
-    return replace(state, at=now, seconds=kept)
+    past = next((n for n, one in enumerate(seconds) if one.second > oldest - 1), len(seconds))
+    return replace(state, at=now, seconds=tuple(seconds[past:]))
 
 
-def _fold(state: State, sample: Sample, seconds: dict[int, int], now: float) -> State:
+def _fold(state: State, sample: Sample, seconds: list[Second], now: float) -> State:
+    # Once a second for every model: what comes is never older than the last second, so that it is
+    # added to the end or joined with it, and nothing is sorted.
     at = max(state.seen_at, min(sample.at, now))
     heard = max(state.last_demand_at, min(sample.last_request, now))
     if sample.in_flight is None or sample.held is None:
@@ -185,8 +191,11 @@ def _fold(state: State, sample: Sample, seconds: dict[int, int], now: float) -> 
             held=max(state.held, sample.held or 0),
         )
     demand = sample.in_flight + sample.held
-    second = int(at)
-    seconds[second] = max(demand, seconds.get(second, 0))
+    if seconds and seconds[-1].second >= int(at):
+        last = seconds.pop()
+        seconds.append(Second(last.second, max(demand, last.demand)))
+    else:
+        seconds.append(Second(int(at), demand))
     # Demand that was there a sample ago lasted up to some moment before this one: the idle clock
     # starts at this one, so that it never runs ahead of the last request.
     busy = demand > 0 or state.in_flight + state.held > 0
@@ -205,8 +214,12 @@ def _fold(state: State, sample: Sample, seconds: dict[int, int], now: float) -> 
 def _average(state: State, window: float, now: float) -> float:
     # Seconds without data are left out, not counted as zero: 30 s of 8 in flight and 30 s of
     # silence average to 8.
-    inside = [second.demand for second in state.seconds if second.second > now - window - 1]
-    return sum(inside) / len(inside) if inside else 0.0
+    oldest, total, count = now - window - 1, 0, 0
+    for second, demand in reversed(state.seconds):
+        if second <= oldest:
+            break
+        total, count = total + demand, count + 1
+    return total / count if count else 0.0
 
 
 def _replicas_for(demand: float, policy: Policy) -> int:

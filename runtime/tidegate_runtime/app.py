@@ -28,7 +28,7 @@ from tidegate_runtime.gate import Gate
 from tidegate_runtime.journal import Journal, JournalBusy
 from tidegate_runtime.meter import Meter
 from tidegate_runtime.ops import Ops, Server
-from tidegate_runtime.probe import Prober
+from tidegate_runtime.probe import Prober, believe
 from tidegate_runtime.settings import Settings
 from tidegate_runtime.slots import Slots
 from tidegate_runtime.tenants import Tenants
@@ -71,7 +71,7 @@ async def _run(settings: Settings) -> None:
         stack.callback(meter.close)
         tenants = Tenants(settings.peppers, priced=settings.static is None)
         gate = Gate(settings.name, meter, tenants)
-        gate.probe_started = Prober(gate).start
+        gate.probe_started = Prober(gate).start if settings.probe else believe
         await stack.enter_async_context(_tasks(settings, gate, ops_socket, stack))
         loop = asyncio.get_running_loop()
         server = await loop.create_server(

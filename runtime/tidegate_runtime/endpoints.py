@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tidegate_runtime.exchange import Exchange
 
 _MAX_IDLE: Final = 256
+TOLD_SECONDS: Final = 60.0
+"""How long a first forward is told: longer than an operator is without its links."""
 
 
 class ReplicaState:
@@ -85,6 +87,16 @@ class ReplicaState:
             self.probe.cancel()
         for connection in self.idle[:]:
             connection.abort()
+
+    def quiet(self, wall: float) -> bool:
+        """Whether the operator knows all there is to say of it: that it has answered, which the
+        world shows, and long since who was served first. Of a thousand models most are."""
+        told = not self.first_forward or wall - self.first_forward > TOLD_SECONDS
+        return (
+            told
+            and self.state == "ready"
+            and not (self.in_flight or self.gone or self.answer_error)
+        )
 
     def demand(self) -> ReplicaDemand:
         """What the operator is told of it."""

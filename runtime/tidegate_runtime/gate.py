@@ -265,7 +265,7 @@ class Gate:
         self.news.set()
 
     def demand(self) -> DemandLine:
-        """What this router tells the operator now. Quiet models are left out."""
+        """What this router tells the operator now. Quiet models and replicas are left out."""
         wall, mono = time.time(), self.loop.time()
         models = []
         for model in self.models.values():
@@ -273,7 +273,8 @@ class Gate:
             if now.in_flight or now.held or now != model.told:
                 models.append(now)
                 model.told = now
-        replicas = [r.demand() for m in self.models.values() for r in m.replicas.values()]
+        known = (r for m in self.models.values() for r in m.replicas.values())
+        replicas = [one.demand() for one in known if not one.quiet(wall)]
         return DemandLine(router=self.name, at=wall, models=models, replicas=replicas)
 
     # Time and ends

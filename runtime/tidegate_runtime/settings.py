@@ -19,7 +19,10 @@ class Settings:
     `world_url`: where `/internal/world` is served, or KUBERNETES: the cluster's API server, reached
     as the pod's service account or by `kubeconfig` (the path in KUBECONFIG; for development).
     `drain_seconds`: how long requests may take to end when it is told to stop; in a cluster those
-    that wait for an engine have that time too."""
+    that wait for an engine have that time too.
+    `probe`: a starting replica is asked before it counts as answered. Without, its address is taken
+    at its word as soon as the world has one: for tests whose replicas exist nowhere, and never
+    where somebody is to be served, since an engine that loads for minutes would get requests."""
 
     name: str
     host: str
@@ -40,13 +43,14 @@ class Settings:
     guard_key: bytes = b""
     kubeconfig: str = ""
     drain_seconds: int = 30
+    probe: bool = True
 
 
 KUBERNETES: Final = "kubernetes:"
 _FLAGS = (
     "name", "host", "port", "ops-port", "listen-fd", "ops-fd", "billing-url", "world-url",
     "journal-dir", "data", "durability", "segment-bytes", "log-level", "internal-token-file",
-    "key-pepper-file", "guard-key-file", "drain-seconds",
+    "key-pepper-file", "guard-key-file", "drain-seconds", "probe",
 )  # fmt: skip
 
 
@@ -93,6 +97,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         guard_key=settings.text(values, "GUARD_KEY", "").encode(),
         kubeconfig=environ.get("KUBECONFIG", ""),
         drain_seconds=settings.integer(values, "DRAIN_SECONDS", 30, 1, 3600),
+        probe=settings.choice(values, "PROBE", "true", ("true", "false")) == "true",
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tidegate_billing.links import ModelPricing, PricedModel
-from tidegate_operator.kube.prices import Prices
+from tidegate_operator.kube.prices import LONGEST_PAUSE, SHARE, Prices
 from tidegate_operator.local.billing import BillingError
 
 
@@ -116,3 +116,27 @@ async def test_a_new_leader_tells_it_anew(site: Site) -> None:
     site.prices.tell(site.models["one"])
     await site.settled()
     assert len(site.billing.lists) == 2
+
+
+async def test_the_longer_a_list_takes_the_later_the_next_one_follows(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, paused = asyncio.sleep, list[float]()
+
+    async def sleep(seconds: float) -> None:
+        paused.append(seconds)
+        await real(0)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    site.billing.open.clear()
+    site.prices.tell(site.models["one"])
+    while not site.billing.lists:
+        await real(0)
+    site.models["four"] = pricing("four")
+    site.prices.tell(site.models["four"])
+    await real(0.02)
+    site.billing.open.set()
+    await site.settled()
+    assert len(site.billing.lists) == 2
+    [pause] = [one for one in paused if one]
+    assert SHARE * 0.02 <= pause <= LONGEST_PAUSE

@@ -80,3 +80,24 @@ async def test_news_goes_out_for_what_changed_only() -> None:
     assert not gate.news.is_set()
     gate.change({}, {"team/m": [_replica("draining")]})
     assert gate.news.is_set()
+
+
+async def test_a_replica_that_has_nothing_to_say_is_left_out() -> None:
+    gate = _gate()
+    view = ModelView(deployment="team/m", owner="team", name="m")
+
+    def told(state: str) -> list[str]:
+        gate.change({"team/m": view}, {"team/m": [_replica(state)]})
+        return [one.id for one in gate.demand().replicas]
+
+    assert told("starting") == ["p.0"]
+    assert told("ready") == []
+    replica = gate.models["team/m"].replicas["p.0"]
+    replica.in_flight = 1
+    assert told("ready") == ["p.0"], "it serves"
+    replica.in_flight = 0
+    gate.first_forward(replica)
+    assert told("ready") == ["p.0"], "who was served first is told for a while"
+    replica.first_forward -= 61
+    assert told("ready") == []
+    assert told("draining") == ["p.0"], "only this shows that nothing new is sent there"

@@ -94,6 +94,7 @@ class Fleet:
         self.routers: Callable[[], Iterable[Object]] = tuple
         self.faults = 0
         self._named = False
+        self._naming = asyncio.Lock()
         self.finished: deque[tuple[str, ColdStart]] = deque(maxlen=KEPT_STARTS)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -184,7 +185,7 @@ class Fleet:
                 self.spawn(self._events.tell(obj, told))
 
     def _changed(self, deployment: str) -> None:
-        self._named = False
+        self._named = self._named and not self.verdicts.stale(deployment)
         self._observe(deployment)
         self._look_at(deployment)
 
@@ -217,7 +218,7 @@ class Fleet:
         for pod in model.pods.values():
             if (key := cluster.epoch(pod)) not in self._lives:
                 guard = cluster.guard(self.site.guard_key, obj["metadata"]["uid"])
-                self._lives[key] = Life(deployment, self.served_name(deployment), guard)
+                self._lives[key] = Life(deployment, _called(obj), guard)
 
     def _leaves(self, pod: Object) -> None:
         life = self._lives.get(cluster.epoch(pod))
@@ -267,10 +268,8 @@ class Fleet:
         if not self.synced:
             self.queue.later(deployment, 0.1)
             return
-        if not self._named:
-            self._named = True
-            for other in self.verdicts.settle():
-                self.queue.add(other)
+        async with self._naming:
+            await self._name()
         obj, verdict = self.state.resources.get(deployment), self.verdicts.of(deployment)
         model = self.models.get(deployment)
         if obj is None or verdict is None or model is None:
@@ -288,6 +287,15 @@ class Fleet:
         await self._report(model, verdict, deployment)
         if error is not None:
             raise error
+
+    async def _name(self) -> None:
+        """Know whose every name is, before anything is said of one."""
+        if self._named:
+            return
+        await self.verdicts.judge()
+        self._named = True
+        for other in self.verdicts.settle():
+            self.queue.add(other)
 
     def _instruct(self, model: Model, verdict: Verdict, obj: Object) -> None:
         deleting = "deletionTimestamp" in obj["metadata"]
@@ -334,6 +342,8 @@ class Fleet:
             return
         before = obj.get("status") or {}
         priced = self._prices.of(deployment)
+        if verdict.valid and priced == report.Priced() and report.tells_price(before):
+            return  # what was told of it stands until billing answers, or cannot, which comes here
         after = report.written(model, verdict, priced, obj, self.site.base_url, time.time())
         if after == before:
             return
@@ -373,6 +383,12 @@ class Fleet:
     def metrics(self) -> str:
         """Prometheus text."""
         return telling.metrics(self)
+
+
+def _called(obj: Object) -> str:
+    """What a resource is called by its tenants, without judging it: that takes milliseconds."""
+    model = (obj.get("spec") or {}).get("model") or {}
+    return str(model.get("name") or obj["metadata"]["name"])
 
 
 def _told(model: Model) -> tuple[object, ...]:

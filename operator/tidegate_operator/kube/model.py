@@ -7,8 +7,9 @@ pods to mark, which to let go. Nothing here waits or calls anybody.
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
+
+from msgspec.structs import replace
 
 from tidegate_operator.autoscale import Override, Policy, Sample, State, decide
 from tidegate_operator.capacity import Shape, Wait
@@ -102,6 +103,9 @@ class Model:
         self.last_request = 0.0
         self._version = 0
         self._asked_for = ""
+        # Of pods, worked out once a change: by epoch who has answered, and who serves.
+        self._answered: set[str] = set()
+        self._serving: set[str] = set()
 
     @property
     def failure(self) -> Failure | None:
@@ -118,6 +122,8 @@ class Model:
         self.rolling = deployment is not None and rolling(deployment)
         self._asked_for = "" if deployment is None else version(deployment)
         self.pods = {pod["metadata"]["uid"]: pod for pod in pods}
+        self._answered = {epoch(pod) for pod in self.pods.values() if answered(pod)}
+        self._serving = {uid for uid, pod in self.pods.items() if _serves(pod)}
         for known in (self.draining, self.released):
             for gone in [uid for uid in known if uid not in self.pods]:
                 del known[gone]
@@ -141,7 +147,7 @@ class Model:
 
     def ready(self) -> list[str]:
         """Pods whose engine has answered, that are not leaving, and whose node is heard of."""
-        return [uid for uid in self.staying() if _serves(self.pods[uid])]
+        return [uid for uid in self.staying() if uid in self._serving]
 
     def evaluate(self, picture: Picture, now: float) -> Steps:
         """Decide on the newest demand."""
@@ -244,6 +250,9 @@ class Model:
 
     def told(self, said: ReplicaDemand) -> str:
         """Take in what a router says of a pod; the pod's uid where it has answered just now."""
+        starts = bool(self.cold.id) and not self.cold.forwarded_at
+        if said.id in self._answered and not (starts and said.first_forward):
+            return ""  # that a pod that has answered goes on, which most lines say
         uid = said.id.rpartition(".")[0]
         pod = self.pods.get(uid)
         if pod is None:
@@ -252,7 +261,7 @@ class Model:
             self.failing.refuse(said.id, "AnswerFailed", said.answer_error, time.time())
         if epoch(pod) != said.id:
             return ""
-        if said.first_forward and self.cold.id and not self.cold.forwarded_at:
+        if said.first_forward and starts:
             self.cold = self.cold._replace(forwarded_at=said.first_forward)
             self.last_cold = self.cold
         if not said.answered_at or answered(pod):

@@ -20,6 +20,10 @@ REFUSED_SECONDS: Final = 60.0
 AGREED_SECONDS: Final = 600.0
 """After which it is told again what it took: its store may be another one by then."""
 
+SHARE: Final = 4.0
+LONGEST_PAUSE: Final = 5.0
+"""Between two calls passes so many times what the first one took, at most so many seconds."""
+
 
 class Prices:
     """What billing was told and said. `wanted`: every model that may serve, as it should be told;
@@ -75,8 +79,11 @@ class Prices:
         try:
             self._again = True
             while self._again:
-                self._again = False
+                self._again, begun = False, time.monotonic()
                 await self._call(await self._all())
+                if self._again:  # a thousand new models are not worth a thousand whole lists
+                    took = time.monotonic() - begun
+                    await asyncio.sleep(min(LONGEST_PAUSE, SHARE * took))
         finally:
             self._running = False
 
@@ -95,7 +102,8 @@ class Prices:
             found = dict.fromkeys(wanted, Priced(None, str(error)))
         else:
             self._due = time.monotonic() + AGREED_SECONDS
-            found = {one.deployment: Priced(one, "") for one in answers}
+            found = dict.fromkeys(wanted, Priced(None, "billing said nothing of it"))
+            found |= {one.deployment: Priced(one, "") for one in answers}
         # What came meanwhile is not in it, and is asked for by the call after this one.
         before, self._answers, self._told = self._answers, found, wanted
         for deployment, priced in found.items():

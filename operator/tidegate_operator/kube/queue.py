@@ -16,6 +16,7 @@ from tidegate_operator.status import backoff
 log = structlog.get_logger()
 
 WORKERS: Final = 8
+"""They wait for the API server nearly all the time: a resource takes about ten calls in a row."""
 
 
 class Queue:

@@ -172,6 +172,11 @@ def written(
     return made
 
 
+def tells_price(before: Object) -> bool:
+    """Whether a status says what billing had said of the prices."""
+    return _of(before, "Priced").get("status") in {"True", "False"}
+
+
 def visibility(verdict: Verdict) -> str:
     """Who may see it: what the spec says, where the policy allows it."""
     if verdict.resource is None or verdict.reason in {"InvalidSpec", "PolicyRefused"}:

@@ -26,6 +26,9 @@ CHEAPEST: Final = "-2147483647"
 PAUSE: Final = 0.2
 """Seconds between a write that failed and the next try: a router's line asks for one at once."""
 
+AHEAD_SECONDS: Final = 5.0
+"""How long a watch may lag behind a write of ours before it is made again."""
+
 
 class Scaler:
     """Writes for all models. `writes`: (deployment, held since, acknowledged at) of scale writes."""
@@ -33,6 +36,7 @@ class Scaler:
     def __init__(self, api: Api, spawn: Spawn) -> None:
         self._api, self._spawn = api, spawn
         self._under_way: set[tuple[str, ...]] = set()
+        self._ahead: dict[str, int] = {}  # versions of pods that the watch has yet to show
         self.failures = 0
         self.writes: list[tuple[str, float, float]] = []
 
@@ -61,6 +65,8 @@ class Scaler:
     def gate(self, model: Model, uid: str, *, answered: bool) -> None:
         """Set the readiness gate of a pod for this life of its engine."""
         pod = model.pods[uid]
+        if self._ahead.get(uid, 0) > _version(pod):
+            return  # the last write is not seen yet, and may be this one
         condition = {
             "type": cluster.ANSWERED,
             "status": str(answered),
@@ -68,9 +74,14 @@ class Scaler:
             "message": cluster.epoch(pod),
             "lastTransitionTime": stamp(time.time()),
         }
-        change = {"status": {"conditions": [condition]}}
-        path = f"{self._pod_path(pod)}/status"
-        self._once(("gate", cluster.epoch(pod)), self._patched(path, change, STRATEGIC))
+        self._once(("gate", cluster.epoch(pod)), self._gated(pod, condition))
+
+    async def _gated(self, pod: Object, condition: Object) -> None:
+        path, change = f"{self._pod_path(pod)}/status", {"status": {"conditions": [condition]}}
+        answer = await self._api.patch(path, change, STRATEGIC)
+        uid = pod["metadata"]["uid"]
+        self._ahead[uid] = _version(answer)
+        asyncio.get_running_loop().call_later(AHEAD_SECONDS, self._ahead.pop, uid, None)
 
     def _annotate(self, model: Model, uid: str, annotations: Mapping[str, str | None]) -> None:
         change = {"metadata": {"annotations": annotations}}
@@ -137,6 +148,10 @@ class Scaler:
             await asyncio.sleep(PAUSE)
         finally:
             self._under_way.discard(key)
+
+
+def _version(obj: Object) -> int:
+    return int(obj.get("metadata", {}).get("resourceVersion") or 0)
 
 
 def _cheapest(pod: Object) -> bool:

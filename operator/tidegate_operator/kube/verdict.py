@@ -5,6 +5,7 @@ newer version on what was stored before, the deny list, the platform's policy fo
 names, which belong to one deployment each in a tenant's view.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -65,15 +66,28 @@ class Verdicts:
             return judged.verdict._replace(message=f"the resource is valid, but {missed}")
         return judged.verdict
 
+    def stale(self, deployment: str) -> bool:
+        """Whether the names may mean something else since a deployment was last judged: it came,
+        went, or says something else. Not so where only its pods or its status have changed."""
+        obj, known = self._state.resources.get(deployment), self._judged.get(deployment)
+        if obj is None or known is None:
+            return obj is not None or known is not None
+        return known.stamp != self._stamp(deployment, obj)
+
+    async def judge(self) -> None:
+        """Judge what has not been judged yet, one at a time: each takes milliseconds, and nothing
+        else would run for seconds where an operator meets a thousand models."""
+        for key in list(self._state.resources):
+            if self.stale(key):
+                self._look(key)
+                await asyncio.sleep(0)
+
     def settle(self) -> list[str]:
         """Decide on the names again; the deployments whose verdict that changes."""
         for gone in self._judged.keys() - self._state.resources.keys():
             del self._judged[gone]
-        views = [
-            msgspec.structs.replace(judged.view, valid=judged.verdict.valid)
-            for judged in (self._look(key) for key in self._state.resources)
-            if judged is not None
-        ]
+        found = (self._look(key) for key in self._state.resources)
+        views = [judged.view for judged in found if judged is not None]
         before = _losses(self._table)
         self._table = NameTable.build(views)
         after = _losses(self._table)
@@ -83,14 +97,20 @@ class Verdicts:
         obj = self._state.resources.get(deployment)
         if obj is None:
             return None
-        metadata = obj["metadata"]
-        owner = self._state.owner(deployment)
-        stamp = (metadata.get("uid", ""), metadata.get("generation", 0), owner)
+        stamp = self._stamp(deployment, obj)
         known = self._judged.get(deployment)
         if known is None or known.stamp != stamp:
-            known = _Judged(stamp, *_judge(obj, owner, self._platform))
-            self._judged[deployment] = known
+            verdict, view = _judge(obj, stamp[2], self._platform)
+            if view.valid != verdict.valid:
+                view = msgspec.structs.replace(view, valid=verdict.valid)
+            known = self._judged[deployment] = _Judged(stamp, verdict, view)
         return known
+
+    def _stamp(self, deployment: str, obj: Object) -> tuple[str, int, str]:
+        """What a verdict rests on: UID, generation, owner."""
+        metadata = obj["metadata"]
+        owner = self._state.owner(deployment)
+        return metadata.get("uid", ""), metadata.get("generation", 0), owner
 
 
 def _losses(table: NameTable) -> dict[str, str]:

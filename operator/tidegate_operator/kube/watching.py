@@ -42,6 +42,7 @@ class Known:
 
     def put(self, found: Object) -> None:
         """This is new, or has changed."""
+        slim(found)
         known = self._objects.get(_key(found))
         if known is not None and _stamp(known) == _stamp(found):
             return
@@ -59,6 +60,18 @@ class Known:
     def settled(self) -> None:
         """All that came in one piece has been told."""
         self.complete.set()
+
+
+def slim(obj: Object) -> None:
+    """Forget who wrote which field of an object, much of what it weighs in memory. It is
+    read of Deployments alone (`owns_replicas`), whose count is what others may write."""
+    metadata = obj["metadata"]
+    fields = metadata.get("managedFields")
+    if not fields:
+        return
+    if any("f:replicas" in ((one.get("fieldsV1") or {}).get("f:spec") or {}) for one in fields):
+        return
+    metadata.pop("managedFields")
 
 
 def _key(obj: Object) -> tuple[str, str]:

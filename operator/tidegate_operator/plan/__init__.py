@@ -112,7 +112,7 @@ def _owned(one: Object, resource: ModelDeployment, uid: str, key: str) -> Object
 
 
 def _hash(key: str, value: Any) -> str:
-    return hmac.new(key.encode(), _canonical(value), hashlib.sha256).hexdigest()
+    return hmac.digest(key.encode(), _canonical(value), "sha256").hex()
 
 
 def _canonical(value: Any) -> bytes:

@@ -20,9 +20,7 @@ def broken_rules(
     """The rules that `value` breaks. It has its defaults; parts with `faulty` paths are skipped."""
     if isinstance(value, dict):
         if not any(one[: len(path)] == path for one in faulty):
-            for rule in schema.get("x-kubernetes-validations", ()):
-                if not _holds(rule["rule"], value, schema):
-                    yield Fault(path, rule["message"])
+            yield from _broken(value, schema, path)
         for name, inner in schema.get("properties", {}).items():
             if name in value:
                 yield from broken_rules(value[name], inner, (*path, name), faulty)
@@ -31,11 +29,21 @@ def broken_rules(
             yield from broken_rules(item, schema["items"], (*path, index), faulty)
 
 
-def _holds(rule: str, value: dict[str, Any], schema: Schema) -> bool:
+def _broken(value: dict[str, Any], schema: Schema, path: Path) -> Iterator[Fault]:
+    rules = schema.get("x-kubernetes-validations", ())
+    if not rules:
+        return
+    typed = _typed(value, schema)
+    for rule in rules:
+        if not _holds(rule["rule"], typed):
+            yield Fault(path, rule["message"])
+
+
+def _holds(rule: str, value: Any) -> bool:
     from celpy import celtypes
 
     # An error inside a rule is a defect of the rule and not of the resource: it raises.
-    verdict = _program(rule).evaluate({"self": _typed(value, schema)})
+    verdict = _program(rule).evaluate({"self": value})
     assert isinstance(verdict, (bool, celtypes.BoolType)), rule
     return bool(verdict)
 

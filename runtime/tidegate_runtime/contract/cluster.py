@@ -75,7 +75,7 @@ def label_value(name: str) -> str:
 def guard(key: bytes, uid: str) -> str:
     """The secret of the engines of the resource with this UID: HMAC-SHA-256 under the platform's
     guard key, in hex. It changes with the key and with the resource's recreation."""
-    return hmac.new(key, f"guard:{uid}".encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(key, f"guard:{uid}".encode(), "sha256").hex()
 
 
 def owner(namespace: str, labels: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""From nothing to two Ready nodes.
+"""From nothing to two Ready nodes, or to a control plane without any.
 
 The order is what waits for what: certificates, then etcd, API server and both containerds at
 once; images while the API server starts; everything that talks to the API server when it is
@@ -14,7 +14,7 @@ from typing import Any
 
 from . import certs, configs, debian, machine, parts, small_images
 from .api import JSON_PATCH, Api, Refused
-from .layout import GATEWAY, GPUS, Cluster, Node, cluster
+from .layout import GATEWAY, GPUS, Cluster, Node, cluster, nodes
 from .record import Book, alive, read
 from .tools import Tools, build, say
 
@@ -53,9 +53,10 @@ def _write_configs(folder: Path, nodes: tuple[Node, ...]) -> None:
     texts = {
         folder / "kubeconfig": configs.kubeconfig(secrets, "admin"),
         folder / "audit-policy.yaml": configs.audit_policy(),
-        folder / "kube-proxy.yaml": configs.kube_proxy(folder, nodes[0]),
         folder / "Corefile": configs.corefile(folder),
     }
+    if nodes:
+        texts[folder / "kube-proxy.yaml"] = configs.kube_proxy(folder, nodes[0])
     for client in ("controller-manager", "scheduler", "kube-proxy", "coredns"):
         texts[folder / f"{client}.kubeconfig"] = configs.kubeconfig(secrets, client)
     for node in nodes:
@@ -100,13 +101,19 @@ def _control_plane(book: Book, tools: Tools, nodes: tuple[Node, ...]) -> Api:
     return api
 
 
+def _controllers(book: Book, tools: Tools, *limits: str) -> None:
+    folder, programs = book.folder, tools.kubernetes
+    manager = programs / "kube-controller-manager"
+    book.spawn("controller-manager", [*parts.controller_manager(manager, folder), *limits])
+    scheduler = programs / "kube-scheduler"
+    book.spawn("scheduler", [*parts.scheduler(scheduler, folder), *limits])
+
+
 def _everything_else(book: Book, tools: Tools, nodes: tuple[Node, ...]) -> None:
     folder, programs = book.folder, tools.kubernetes
     for node in nodes:
         book.spawn(node.kubelet, parts.kubelet(programs / "kubelet", node))
-    manager = programs / "kube-controller-manager"
-    book.spawn("controller-manager", parts.controller_manager(manager, folder))
-    book.spawn("scheduler", parts.scheduler(programs / "kube-scheduler", folder))
+    _controllers(book, tools)
     book.spawn("kube-proxy", parts.kube_proxy(programs / "kube-proxy", folder))
     book.spawn("coredns", parts.coredns(tools.coredns / "coredns", folder))
     book.spawn("provisioner", parts.provisioner(folder))
@@ -149,8 +156,45 @@ def _await_all(api: Api, folder: Path, nodes: tuple[Node, ...]) -> None:
         fake_gpus(api, node.name)
     _await(lambda: _plain_get(8181, "/ready"), "CoreDNS", 30, logs / "coredns.log")
     _await(lambda: _plain_get(10256, "/healthz"), "kube-proxy", 30, logs / "kube-proxy.log")
+    _await_controllers(api, folder)
+
+
+def _await_controllers(api: Api, folder: Path) -> None:
     account = "/api/v1/namespaces/default/serviceaccounts/default"
-    _await(lambda: api.call("GET", account), *("controllers", 30, logs / "controller-manager.log"))
+    log = folder / "logs" / "controller-manager.log"
+    _await(lambda: api.call("GET", account), "controllers", 30, log)
+
+
+def _begun(folder: Path, tools: Tools, made: Cluster) -> tuple[Book, Api]:
+    """Folders, certificates, network, and an API server that is ready."""
+    begun = time.monotonic()
+    debian.ensure()
+    folder.mkdir(mode=0o711, parents=True)
+    book = Book(folder)
+    _folders(folder, made.nodes)
+    certs.make(folder / "certs", made.nodes)
+    _write_configs(folder, made.nodes)
+    machine.network(book, made.nodes)
+    api = _control_plane(book, tools, made.nodes)
+    say(f"API server ready after {time.monotonic() - begun:.1f} s")
+    return book, api
+
+
+# Kubernetes' own controllers ask at most 20 times a second by default, which is slower than what
+# is measured beside them.
+UNHURRIED = ("--kube-api-qps=1000", "--kube-api-burst=2000")
+
+
+def bring_up_bare(folder: Path, tools: Tools) -> Cluster:
+    """A control plane without a node: etcd, API server, controllers, scheduler. Else as `bring_up`.
+
+    For who brings nodes that only the API server knows; pods need neither kubelet nor network
+    then."""
+    made = cluster(folder, kubectl=tools.kubernetes / "kubectl", helm=tools.helm / "helm", nodes=())
+    book, api = _begun(folder, tools, made)
+    _controllers(book, tools, *UNHURRIED)
+    _await_controllers(api, folder)
+    return made
 
 
 def bring_up(folder: Path, tools: Tools) -> Cluster:
@@ -159,16 +203,13 @@ def bring_up(folder: Path, tools: Tools) -> Cluster:
     Raises NotUp, Occupied, CommandFailed; what was made by then is in the record.
     """
     begun = time.monotonic()
-    debian.ensure()
-    folder.mkdir(mode=0o711, parents=True)
-    book = Book(folder)
-    made = cluster(folder, kubectl=tools.kubernetes / "kubectl", helm=tools.helm / "helm")
-    _folders(folder, made.nodes)
-    certs.make(folder / "certs", made.nodes)
-    _write_configs(folder, made.nodes)
-    machine.network(book, made.nodes)
-    api = _control_plane(book, tools, made.nodes)
-    say(f"API server ready after {time.monotonic() - begun:.1f} s")
+    made = cluster(
+        folder,
+        kubectl=tools.kubernetes / "kubectl",
+        helm=tools.helm / "helm",
+        nodes=nodes(folder),
+    )
+    book, api = _begun(folder, tools, made)
     _everything_else(book, tools, made.nodes)
     for path, body in configs.addons():
         api.call("POST", path, body)
@@ -183,4 +224,9 @@ def running(folder: Path) -> Cluster | None:
     if record is None or not any(p.name == "apiserver" and alive(p) for p in record.processes):
         return None
     tools = build()
-    return cluster(folder, kubectl=tools.kubernetes / "kubectl", helm=tools.helm / "helm")
+    return cluster(
+        folder,
+        kubectl=tools.kubernetes / "kubectl",
+        helm=tools.helm / "helm",
+        nodes=nodes(folder),
+    )

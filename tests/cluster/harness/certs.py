@@ -36,6 +36,11 @@ def _signed(folder: Path, name: str, subject: str, usage: str, *extensions: str)
     )
 
 
+def client(folder: Path, name: str, subject: str) -> None:
+    """One more client's key and certificate, in the folder that `make` has made."""
+    _signed(folder, name, subject, "clientAuth")
+
+
 def make(folder: Path, nodes: tuple[Node, ...]) -> None:
     """Write every key and certificate into a folder that only root can read."""
     folder.mkdir(mode=0o700, parents=True)
@@ -53,7 +58,7 @@ def make(folder: Path, nodes: tuple[Node, ...]) -> None:
     )
     _signed(folder, "etcd", "/CN=etcd", "serverAuth,clientAuth", f"subjectAltName=IP:{GATEWAY}")
     for name, subject in CLIENTS.items():
-        _signed(folder, name, subject, "clientAuth")
+        client(folder, name, subject)
     for node in nodes:
         who = f"/O=system:nodes/CN=system:node:{node.name}"
         _signed(folder, node.name, who, "clientAuth")

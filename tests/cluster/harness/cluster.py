@@ -7,7 +7,7 @@ whole life, so another one waits instead of ending the cluster under it. A clust
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,11 +21,11 @@ def _lock(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
 
 
-def _fresh(folder: Path) -> Cluster:
+def _fresh(folder: Path, start: Callable[[Path, tools.Tools], Cluster]) -> Cluster:
     built = tools.build()
     take_down(folder)
     try:
-        return bring_up(folder, built)
+        return start(folder, built)
     except BaseException:
         kept = folder.with_name(f"{folder.name}.failed-logs")
         if (folder / "logs").exists():
@@ -40,7 +40,7 @@ def up() -> Cluster:
     """Bring up a fresh cluster and leave it running; an older one of ours is ended first."""
     folder = state_folder()
     with tools.locked(_lock(folder), "the test cluster"):
-        return _fresh(folder)
+        return _fresh(folder, bring_up)
 
 
 def down() -> None:
@@ -51,11 +51,13 @@ def down() -> None:
 
 
 @contextmanager
-def held() -> Iterator[Cluster]:
-    """A fresh cluster that no other run can end; taken down after, unless KEEP_CLUSTER=1."""
+def held(start: Callable[[Path, tools.Tools], Cluster] = bring_up) -> Iterator[Cluster]:
+    """A fresh cluster that no other run can end; taken down after, unless KEEP_CLUSTER=1.
+
+    `start`: `bring_up`, or another of its kind."""
     folder = state_folder()
     with tools.locked(_lock(folder), "the test cluster"):
-        made = _fresh(folder)
+        made = _fresh(folder, start)
         try:
             yield made
         finally:

@@ -88,13 +88,13 @@ def nodes(folder: Path) -> tuple[Node, ...]:
     )
 
 
-def cluster(folder: Path, *, kubectl: Path, helm: Path) -> Cluster:
+def cluster(folder: Path, *, kubectl: Path, helm: Path, nodes: tuple[Node, ...]) -> Cluster:
     """The cluster that is, or will be, in a folder."""
     return Cluster(
         kubeconfig=folder / "kubeconfig",
         kubectl=kubectl,
         helm=helm,
         folder=folder,
-        nodes=nodes(folder),
+        nodes=nodes,
         audit_log=folder / "audit.log",
     )

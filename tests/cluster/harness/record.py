@@ -12,7 +12,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -166,11 +166,12 @@ class Book:
         self.record = record
         write(self.folder, record)
 
-    def spawn(self, name: str, argv: Sequence[str | Path]) -> Process:
+    def spawn(self, name: str, argv: Sequence[str | Path], env: Mapping[str, str] = {}) -> Process:
         """Start a process in a session of its own, its output in `logs/NAME.log`.
 
         posix_spawn and not Popen: the process is meant to outlive this one. A part of this name
-        that has ended loses its place in the record to it.
+        that has ended loses its place in the record to it. `env`: variables beside the few that
+        every part has.
         """
         log = self.folder / "logs" / f"{name}.log"
         words = [str(word) for word in argv]
@@ -183,6 +184,7 @@ class Book:
                 "HOME": str(self.folder),
                 "LANG": "C.UTF-8",
                 "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+                **env,
             },
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),

@@ -1,4 +1,4 @@
-"""Kubernetes, etcd, CoreDNS and Helm, built from their Go modules and kept by content.
+"""Kubernetes, etcd, CoreDNS, Helm and kwok, built from their Go modules and kept by content.
 
 Each has a `go.mod` and `go.sum` of ours beside this folder, so every byte that goes into a
 program is pinned by checksum. A build lies in `$XDG_CACHE_HOME/tidegate/kube/NAME-HASH`, where
@@ -151,6 +151,12 @@ def build() -> Tools:
     """Every program, from the cache or built now. Raises CommandFailed with the compiler's words."""
     with locked(cache() / "lock", "the build of the cluster's programs"):
         return Tools(**{name: _build(name) for name in ("kubernetes", "etcd", "coredns", "helm")})
+
+
+def kwok() -> Path:
+    """kwok, which plays nodes and their pods, for who measures with many of them."""
+    with locked(cache() / "lock", "the build of the cluster's programs"):
+        return _build("kwok") / "kwok"
 
 
 def helm() -> Path:
