@@ -1,4 +1,4 @@
-"""Nothing lost in motion: `make test-motion ARGS="--only everything --seed 1"`.
+"""Nothing lost in motion: `make test-long ARGS="--part motion --only everything --seed 1"`.
 
 Plays scenarios under load on the real cluster and judges each by what callers saw, what the ledger
 says and what the engines generated. The exit status is 1 where anything is wrong.

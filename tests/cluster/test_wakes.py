@@ -1,4 +1,4 @@
-"""A short cut of `make test-long`: wakes are answered, billed once, and their figures complete."""
+"""A short cut of `make test-long ARGS="--part wakes"`: wakes are answered, billed once, and their figures complete."""
 
 import wakes
 from harness.installed import Platform

@@ -1,4 +1,4 @@
-"""Many wakes from zero, measured: `make test-long ARGS="--wakes 200 --json"`.
+"""Many wakes from zero, measured: `make test-long ARGS="--part wakes --wakes 200 --json"`.
 
 What is ours and what is Kubernetes' is told apart:
 
