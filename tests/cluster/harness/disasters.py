@@ -23,6 +23,9 @@ API_AWAY_SECONDS = float(os.environ.get("TEST_API_AWAY_SECONDS", "120"))
 BILLING_AWAY_SECONDS = float(os.environ.get("TEST_BILLING_AWAY_SECONDS", "600"))
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
 COLD = "cold"
+HELD_SECONDS = 290.0
+"""Less than a request that is no stream may wait: Kubernetes' own controllers and kubelets take a
+minute and more after an API server's return."""
 
 
 class Held(threading.Thread):
@@ -35,9 +38,13 @@ class Held(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        self.answer = self._stage.tidegate.ask(self._stage.space, self._name)
+        body = {
+            "model": self._name, "max_tokens": 5, "messages": [{"role": "user", "content": "a b c"}],
+        }  # fmt: skip
+        with self._stage.tidegate.client(self._stage.space, HELD_SECONDS) as client:
+            self.answer = client.post("/v1/chat/completions", json=body)
 
-    def answered(self, seconds: float = 180) -> None:
+    def answered(self, seconds: float = HELD_SECONDS) -> None:
         """Wait for its answer, which must be a good one."""
         self.join(seconds)
         assert self.answer is not None, "a held request has no answer"
