@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 from harness import cluster as clusters
 from harness import disasters, installed, scenarios, upgrades
+from harness.command import CommandFailed
 from harness.installed import Platform
 from harness.judged import Judgement
 from harness.layout import Cluster
@@ -110,6 +111,19 @@ def row(name: str, seed: int, seconds: float, made: Judgement) -> dict[str, Any]
     }  # fmt: skip
 
 
+COLUMNS = (
+    "scenario", "seed", "seconds", "requests", "streams_of_10s", "answered", "broken", "cut", "failed",
+    "billed_tokens", "generated_tokens", "longest_gap",
+)  # fmt: skip
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows for docs/reliability.md."""
+    lines = [[name.replace("_", " ") for name in COLUMNS], ["---"] * len(COLUMNS)]
+    lines += [[str(one[name]) for name in COLUMNS] for one in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Do things to a platform under load.")
@@ -118,18 +132,22 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="a folder for logs and transcripts")
     parser.add_argument("--json", action="store_true", help="a JSON object a scenario, on stdout")
     chosen = parser.parse_args()
-    wrong = False
+    rows: list[dict[str, Any]] = []
     with platform() as (tidegate, image):
         for name in chosen.only or SCENARIOS:
             began = time.monotonic()
             keep = chosen.keep / f"{name}-{chosen.seed}.log" if chosen.keep else None
-            made = play(tidegate, image, SCENARIOS[name], chosen.seed, keep)
+            try:
+                made = play(tidegate, image, SCENARIOS[name], chosen.seed, keep)
+            except (AssertionError, TimeoutError, CommandFailed) as fault:
+                made = Judgement(wrong=[f"{type(fault).__name__}: {fault}"])
             told = row(name, chosen.seed, time.monotonic() - began, made)
-            wrong = wrong or bool(made.wrong)
+            rows.append(told)
             sys.stderr.write(json.dumps(told, indent=1) + "\n")
             if chosen.json:
                 print(json.dumps(told))
-    return 1 if wrong else 0
+    sys.stderr.write(f"{table(rows)}\n")
+    return 1 if any(one["wrong"] for one in rows) else 0
 
 
 if __name__ == "__main__":
