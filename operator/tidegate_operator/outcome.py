@@ -22,14 +22,12 @@ REASONS = frozenset(
         "CreateContainerConfigError",
         "CreateContainerError",
         "EngineExited",
-        "Evicted",
         "ImagePullBackOff",
         "InvalidImageName",
         "ModelNotFound",
         "ModelUnavailable",
         "NodeLost",
         "OOMKilled",
-        "PodFailed",
         "PodsRefused",
         "QuotaExceeded",
         "RunContainerError",
@@ -68,8 +66,6 @@ class Trouble(NamedTuple):
 def trouble(pod: Object) -> Trouble | None:
     """What keeps this pod from serving; None where nothing is known to."""
     status = pod.get("status", {})
-    if status.get("phase") == "Failed":
-        return _failed(status)
     if lost(pod):
         return _lost(pod)
     unscheduled = _unscheduled(pod)
@@ -106,15 +102,6 @@ def _lost(pod: Object) -> Trouble:
     message = f"the control plane has lost the node {node}, on which a replica runs"
     ready = condition(pod, "Ready") or {}
     return Trouble("NodeLost", message, True, seconds(ready.get("lastTransitionTime")))
-
-
-def _failed(status: Object) -> Trouble:
-    reason = status.get("reason") or "EngineExited"
-    message = status.get("message") or "the pod has failed"
-    known = {"UnexpectedAdmissionError": "Unschedulable"}.get(reason, reason)
-    if known not in REASONS:
-        known, message = "PodFailed", f"{reason}: {message}"
-    return Trouble(known, _short(message), passing=True)
 
 
 def _unscheduled(pod: Object) -> Trouble | None:

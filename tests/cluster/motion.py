@@ -30,11 +30,13 @@ from harness.stage import NAME, TENANTS, Stage, staged
 @dataclass(frozen=True)
 class Scenario:
     """`may`: outcomes that callers may see beside whole answers (see `judged`). `prepare`: what is
-    to be done to the platform before there is any load."""
+    to be done to the platform before there is any load. `requests`: how many there must be, half of
+    them long streams."""
 
     play: Callable[[Stage], None]
     may: frozenset[str] = frozenset()
     prepare: Callable[[Cluster], None] = lambda cluster: None
+    requests: int = 0
 
 
 COUNTS = (
@@ -50,13 +52,14 @@ def _before(cluster: Cluster) -> None:
     upgrades.put_back(cluster, *COUNTS)
 
 
-BROKEN, CUT = frozenset({"broken"}), frozenset({"broken", "cut"})
+BROKEN, CUT = frozenset({"broken"}), frozenset({"cut"})
+REQUESTS = 2000
 SCENARIOS: Mapping[str, Scenario] = {
-    "everything": Scenario(scenarios.everything),
+    "everything": Scenario(scenarios.everything, requests=REQUESTS),
     "engines-killed": Scenario(disasters.kill_engines, BROKEN),
     "routers-killed": Scenario(disasters.kill_routers, CUT),
-    "node-lost": Scenario(disasters.lose_node, CUT),
-    "disk-pressure": Scenario(disasters.evict, CUT),
+    "node-lost": Scenario(disasters.lose_node, BROKEN | CUT),
+    "disk-pressure": Scenario(disasters.evict, BROKEN | CUT),
     "api-away": Scenario(disasters.api_away),
     "etcd-restarted": Scenario(disasters.etcd_restart),
     "operator-between": Scenario(disasters.operator_between),
@@ -97,6 +100,9 @@ def play(
             for kind, count in made.outcomes.items()
             if kind not in {"answered", *scenario.may}
         ]
+        asked = made.outcomes.total()
+        if scenario.requests and (asked < scenario.requests or 2 * made.long_streams < asked):
+            made.wrong.append(f"{asked} requests, {made.long_streams} long streams: not enough")
         return made
 
 

@@ -64,3 +64,17 @@ def test_both_counts_of_the_real_engine_are_read() -> None:
         'vllm:generation_tokens_total{engine="0",model_name="m"} 900.0\n'
     )
     assert leave.busy(text) == 3
+
+
+def test_one_that_stands_still_is_not_taken_for_idle() -> None:
+    said = iter(["", TimeoutError("it stands still"), "", "", "", ""])
+    clock = iter(range(100))
+
+    def look() -> str:
+        answer = next(said)
+        if isinstance(answer, TimeoutError):
+            raise answer
+        return answer
+
+    leave.wait(look, 0, 60, lambda: float(next(clock)), lambda seconds: None)
+    assert len(list(said)) == 1, "idle for two seconds after it stood still, and not before"

@@ -268,3 +268,22 @@ def test_nothing_is_reserved_beside_what_never_leaves() -> None:
     warm = on("node-a", 1, "t/warm", pinned=True)
     assert decided(asks, [A], [warm]).granted == {"t/small": 1}
     assert not decided(asks, [A], [warm._replace(pinned=False)]).granted
+
+
+def test_nobody_leaves_for_what_could_not_run_then() -> None:
+    """Short of quota and of nodes at once: the quota's room alone would help nobody."""
+    victim, quota = idle("a/v", gpus=4), gpus("a", 8, 4)
+    no_node = decided([ask("a/x", 8)], [A], [on("node-a", 4, "a/v")], [quota], [victim])
+    assert not no_node.gives
+    assert no_node.waits["a/x"].reason == "Unschedulable"
+    busy = [on("node-a", 4, "b/busy"), on("node-b", 1, "a/v")]
+    small = [node("node-a"), node("node-b", 1)]
+    full = decided([ask("a/x", 4)], small, busy, [gpus("a", 4, 1)], [idle("a/v", gpus=1)])
+    assert not full.gives
+
+
+def test_a_further_replica_keeps_no_first_one_waiting() -> None:
+    pods = [on("node-a", 4, "a/x"), on("node-b", 2, "c/y")]
+    made = decided([ask("a/x", 4, since=0, has=1), ask("b/z", 1, since=9)], [A, B], pods)
+    assert made.granted == {"b/z": 1}
+    assert set(made.waits) == {"a/x"}

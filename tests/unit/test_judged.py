@@ -35,6 +35,9 @@ def told(number: int, generated: int = 100) -> Told:
 BROKEN = {"error": '{"code": "engine_broke_off"}', "in_band": True, "received": 40}
 
 
+KILL = Moment("kill", 10.0, 12.0, kills=True)
+
+
 def world() -> tuple[list[Asked], Ledger, Truth]:
     """A whole answer, a broken one, and a probe."""
     probe = settled(9, request_id="probe-9", billed=False, reason="probe", completion_tokens=1)
@@ -47,10 +50,10 @@ def world() -> tuple[list[Asked], Ledger, Truth]:
 
 
 def test_what_is_right_is_right() -> None:
-    made = judge(*world(), [Moment("roll", 10.0), Moment("late", 16.0)])
+    made = judge(*world(), [Moment("from zero", 0.0, 1.5, first=True), KILL])
     assert made.wrong == []
     assert made.outcomes == {"answered": 1, "broken": 1}
-    assert made.spanned == {"roll": 2, "late": 0}
+    assert made.spanned == {"from zero": 0, "kill": 2}
     assert made.long_streams == 2
     assert (made.billed_tokens, made.generated_tokens) == (141, 144)
 
@@ -101,7 +104,7 @@ MUTATIONS = {
 def test_what_is_wrong_is_told(name: str) -> None:
     requests, ledger, truth = world()
     MUTATIONS[name](ledger, truth)
-    assert judge(requests, ledger, truth, []).wrong
+    assert judge(requests, ledger, truth, [KILL]).wrong
 
 
 @pytest.mark.parametrize(
@@ -111,12 +114,25 @@ def test_what_is_wrong_is_told(name: str) -> None:
         (BROKEN, "broken"),
         ({"error": "ReadError: ", "first": 2.0}, "cut"),
         ({"error": "503 {}", "status": 503}, "failed"),
+        ({"error": "the stream ended without [DONE]"}, "failed"),
         ({"error": "the answer is not what was asked for: 99 of 100"}, "failed"),
         ({**BROKEN, "first": 0.0}, "failed"),
     ],
 )
 def test_a_request_is_one_of_four(fields: dict[str, Any], kind: str) -> None:
     assert outcome(asked(1, **fields)) == kind
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        Moment("kill", 20.0, 21.0, kills=True),
+        Moment("nothing is killed", 10.0, 12.0),
+        Moment("nobody was there", 16.0, 17.0, kills=True),
+    ],
+)
+def test_what_breaks_without_a_kill_and_what_nobody_saw_is_wrong(moment: Moment) -> None:
+    assert judge(*world(), [moment]).wrong
 
 
 def test_a_failed_request_is_wrong_and_may_not_be_billed() -> None:

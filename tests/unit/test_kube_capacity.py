@@ -366,6 +366,54 @@ async def test_a_follower_asks_for_nothing_and_begins_afresh(world: World) -> No
     assert not world.fleet.capacity.waits
 
 
+async def test_a_rollouts_further_pod_is_no_replica_that_is_asked_for(world: World) -> None:
+    """One serves, the next version's canary starts beside it: demand for two is written all the same."""
+    world.api.answer.set()
+    world.fleet.capacity.node(node("node-b"), deleted=False)
+    world.model("m", replicas=1, profile="nvidia-l4:1")
+    canary = pod("canary", "m", "node-b", "1")
+    canary["status"]["conditions"] = []
+    world.pod(canary)
+    for _ in range(3):
+        world.heard(m=20)
+        await world.settled()
+    assert world.api.scaled["mdep-m"] == 2
+
+
+async def test_a_pod_with_our_label_that_nobody_of_ours_made_is_no_replica(world: World) -> None:
+    world.api.answer.set()
+    world.model("m", profile="nvidia-l4:1")
+    stranger = pod("s", "m", "node-a", "1")
+    del stranger["metadata"]["ownerReferences"]
+    world.fleet.capacity.pod(stranger, deleted=False)
+    world.heard(m=1)
+    await world.settled()
+    assert world.api.scaled["mdep-m"] == 1
+
+
+async def test_one_that_leads_again_answers_nobody_with_what_it_knew(world: World) -> None:
+    world.api.answer.set()
+    model = world.model("m", replicas=1, profile="nvidia-l4:1")
+    bad = pod("m-0", "m", "node-a", "1")
+    bad["status"]["conditions"] = []
+    wrong = {"waiting": {"reason": "InvalidImageName", "message": "x"}}
+    bad["status"]["containerStatuses"] = [{"name": "engine", "restartCount": 0, "state": wrong}]
+    world.pod(bad)
+    world.heard(m=1)
+    await world.settled()
+    assert model.failure is not None
+    assert model.failure.final
+    world.fleet.lead(leading=False)
+    world.pod(bad, deleted=True)
+    sound = pod("m-1", "m", "node-a", "1")
+    sound["status"]["conditions"] = []
+    world.pod(sound)
+    world.fleet.lead(leading=True)
+    world.heard(m=1)
+    await world.settled()
+    assert model.failure is None
+
+
 def test_the_events_name_the_other() -> None:
     told = dict(events.of_giving_way(GiveWay("a/idle", "b/wants")))
     assert "b/wants" in told["a/idle"].message

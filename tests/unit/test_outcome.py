@@ -89,11 +89,6 @@ ROWS = [
         unscheduled('persistentvolumeclaim "weights" not found'),
         "VolumePending", True, "weights",
     ),
-    (
-        "ended by its node",
-        pod(phase="Failed", reason="NodeShutdown", message="going"),
-        "PodFailed", True, "NodeShutdown: going",
-    ),
     ("no node", unscheduled("0/2 nodes: 2 Insufficient nvidia.com/gpu"), "Unschedulable", True, "gpu"),
     (
         "no volume",
@@ -120,7 +115,6 @@ ROWS = [
         pod(initial=[ended(1, message="reset by peer", name="fetch")]),
         "EngineExited", True, "fetch exited",
     ),
-    ("evicted", pod(phase="Failed", reason="Evicted", message="disk"), "Evicted", True, "disk"),
 ]  # fmt: skip
 
 

@@ -114,6 +114,8 @@ class _Round:
         quota, name, left = self.quotas.shortest(space, amounts)
         message = words.over_quota(quota, name, left, amounts[name])
         line = f"quota {space}" if self.quotas.ever(space, amounts) else ""
+        if ask.shape.device and not self._could_run(ask):
+            return self._has_room(ask)  # which says why: nobody leaves for what could not run then
         if line:
             victims = self._of_the_namespace(ask)
             self._give(victims, ask)
@@ -121,6 +123,13 @@ class _Round:
                 message += f"; waits for {', '.join(victims)} to leave"
         self._held[ask.deployment] = _Held("QuotaExceeded", message, line)
         return False
+
+    def _could_run(self, ask: Ask) -> bool:
+        """Whether a node has room, or would have if somebody idle left."""
+        shape, room = ask.shape, self._room
+        if shape.elastic or room.best_now(shape) or room.best(shape, room.soon):
+            return True
+        return bool(self._on_a_node(ask)[1])
 
     def _of_the_namespace(self, ask: Ask) -> list[str]:
         """Idle models of the namespace that would bring it below its quota, as few as may be."""
@@ -159,21 +168,26 @@ class _Round:
         if key not in self._words:
             self._words[key] = words.full(shape, room, self._began, nodes)
         message = self._words[key]
-        node = "" if key in room.hopeless else room.best(shape, room.soon)
-        if node:
-            message += f"; room comes free on {node}"
-        elif key not in room.hopeless:
-            node, victims = self._on_a_node(ask)
-            if victims:
-                message += f"; waits for {', '.join(victims)} to leave {node}"
-                self._give(victims, ask)
-            elif ask.deployment not in self._idle:  # it might be another's victim
-                room.hopeless.add(key)
-        node = node or room.nearest(shape)
+        node, more = ("", "") if key in room.hopeless else self._comes_free(ask, key)
+        if not node and not ask.has:  # a further replica keeps nobody's first one waiting
+            node = room.nearest(shape)
         if node:
             room.place(node, shape.requests)
-        self._held[ask.deployment] = _Held("Unschedulable", message, "nodes")
+        self._held[ask.deployment] = _Held("Unschedulable", message + more, "nodes")
         return False
+
+    def _comes_free(self, ask: Ask, key: Hashable) -> tuple[str, str]:
+        """The node where room for it comes free, or is made now, and that in words."""
+        node = self._room.best(ask.shape, self._room.soon)
+        if node:
+            return node, f"; room comes free on {node}"
+        node, victims = self._on_a_node(ask)
+        if victims:
+            self._give(victims, ask)
+            return node, f"; waits for {', '.join(victims)} to leave {node}"
+        if ask.deployment not in self._idle:  # it might be another's victim
+            self._room.hopeless.add(key)
+        return "", ""
 
     def _on_a_node(self, ask: Ask) -> tuple[str, list[str]]:
         """The node where whoever has to go was used longest ago, and who that is."""

@@ -43,8 +43,14 @@ class _Meta(TypedDict, total=False):
     deletionTimestamp: str
 
 
+class _Owner(TypedDict, total=False):
+    kind: str
+    name: str
+
+
 class _PodMeta(_Meta, total=False):
     labels: _Labels
+    ownerReferences: list[_Owner]
 
 
 class _Container(TypedDict, total=False):

@@ -37,8 +37,8 @@ log = structlog.get_logger()
 Object = Mapping[str, Any]
 FRESH_SECONDS: Final = 0.5
 """How long a decision holds for whoever asks again, while nothing was told."""
-SOON_SECONDS: Final = 0.02
-"""One look for all the events of a moment."""
+SOON_SECONDS: Final = 0.1
+"""One look for all the events of a moment: every pod of the cluster may be one."""
 SAID_SECONDS: Final = 5.0
 """How often a wait is told anew, while its reason is the same."""
 UNENDED: Final = "status.phase!=Succeeded,status.phase!=Failed"
@@ -118,7 +118,7 @@ class Capacity:
         """Anybody's pod."""
         view = shapes.pod(obj)
         label = (obj["metadata"].get("labels") or {}).get(LABEL_MODEL)
-        if label:
+        if label and _of_a_deployment(obj):
             place = obj["metadata"]["namespace"], label
             mine = self._labelled.setdefault(place, set())
             (mine.discard if deleted else mine.add)(view.uid)
@@ -251,7 +251,7 @@ class Capacity:
             if not total:
                 continue
             there = self._there(model)
-            has = sum(there.values())
+            has = min(sum(there.values()), committed)  # a rollout's further pod is not one of them
             if total <= has:
                 continue
             held = model.total.held_since or now
@@ -326,6 +326,15 @@ class Capacity:
         for name, view in sorted(self._nodes.items()):
             for device in sorted(self.devices & view.allocatable.keys()):
                 yield name, device, left[name][device] / 1000
+
+
+def _of_a_deployment(pod: Object) -> bool:
+    """Whether a ReplicaSet of a model's made it: the label alone is anybody's."""
+    owners = pod["metadata"].get("ownerReferences") or []
+    return any(
+        one.get("kind") == "ReplicaSet" and one.get("name", "").startswith("mdep-")
+        for one in owners
+    )
 
 
 def _least(model: Model, now: float) -> int:

@@ -75,6 +75,12 @@ class Failing:
         self._spent = ""
         self._waited = False
 
+    def anew(self) -> "Failing":
+        """One that has seen nothing yet, by the same rules."""
+        made = Failing()
+        made.grace_seconds, made.timeout_seconds = self.grace_seconds, self.timeout_seconds
+        return made
+
     def begin(self) -> None:
         """A start from zero: it has failed in nothing yet."""
         self.failure, self._since = None, 0.0

@@ -92,6 +92,7 @@ class Fleet:
         self._lives: dict[str, Life] = {}
         self._uids: dict[str, str] = {}
         self.routers: Callable[[], Iterable[Object]] = tuple
+        self._hearing = nodes.Hearing()
         self.faults = 0
         self._named = False
         self._naming = asyncio.Lock()
@@ -157,20 +158,25 @@ class Fleet:
         """Decide for one model and begin what follows. A fault of ours in one hurts no other."""
         if not self.leading or not self.synced:
             return
-        before = _told(model)
-        if any(cluster.lost(pod) for pod in model.pods.values()):
-            model.failing.lost.deaf = self._deaf()
+        before = report.told(model)
         try:
+            if any(cluster.lost(pod) for pod in model.pods.values()):
+                model.failing.lost.deaf = self._hearing.deaf(self.models, self.routers, now)
             self.scaler.carry_out(model, model.evaluate(self.picture, now))
         except Exception:  # the decision's boundary: one model stops no other, nor the clock
             self.faults += 1
             log.exception("decision_failed", deployment=model.deployment)
-        if before != _told(model):
+        if before != report.told(model):
             self._look_at(model.deployment)
 
-    def _deaf(self) -> bool:
-        every = (pod for model in self.models.values() for pod in model.pods.values())
-        return nodes.deaf(every, self.routers())
+    def _look_for_room(self, now: float) -> None:
+        if not self.leading or not self.synced:
+            return
+        try:
+            self.capacity.look(now)
+        except Exception:  # the decision's boundary, as in `act`
+            self.faults += 1
+            log.exception("capacity_failed")
 
     def _act_soon(self, deployment: str) -> None:
         model = self.models.get(deployment)
@@ -244,8 +250,7 @@ class Fleet:
         rounds = Rounds(time.monotonic())
         while True:
             now = time.time()
-            if self.leading and self.synced:
-                self.capacity.look(now)
+            self._look_for_room(now)
             for model in list(self.models.values()):
                 self.act(model, now)
             for key in rounds.due(time.monotonic(), self.state.resources, self._reads_a_secret):
@@ -389,9 +394,3 @@ def _called(obj: Object) -> str:
     """What a resource is called by its tenants, without judging it: that takes milliseconds."""
     model = (obj.get("spec") or {}).get("model") or {}
     return str(model.get("name") or obj["metadata"]["name"])
-
-
-def _told(model: Model) -> tuple[object, ...]:
-    """What of a decision the status tells; the last request only now and then."""
-    minute = model.last_request // report.REQUEST_GRAIN
-    return model.desired, model.failure, model.cold.id, minute, model.wait

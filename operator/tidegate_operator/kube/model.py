@@ -235,6 +235,8 @@ class Model:
     def adopt(self) -> None:
         """Take over: another operator may have decided meanwhile."""
         self.scaling, self.gives_way_to = None, ""
+        # What this one knew of starts is from before another led, and answers nobody of today.
+        self.failing, self.cold = self.failing.anew(), ColdStart()
 
     def _adopted(self, replicas: int, now: float) -> State:
         """What the last one had decided: the pods that it marked are on their way out, and were no

@@ -11,8 +11,8 @@ in which a kubelet renews its Lease. And where every node is silent at once, it 
 plane that is deaf: then nothing is replaced, for there is nowhere to go.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 from tidegate_operator.outcome import Trouble
 from tidegate_operator.status import backoff
@@ -57,7 +57,8 @@ class Lost:
         if not self.deaf:
             return found._replace(message=f"{found.message}; it is being replaced")
         words = (
-            "no node at all is heard of, so the control plane is in trouble: nothing is replaced"
+            "no node that runs engines or routers is heard of, so it may be the control plane: "
+            "nothing is replaced"
         )
         return found._replace(message=f"{found.message}; {words}")
 
@@ -75,3 +76,27 @@ def deaf(pods: Iterable[Object], endpoints: Iterable[Object]) -> bool:
             if (endpoint.get("conditions") or {}).get("ready"):
                 heard.add(endpoint.get("nodeName") or "")
     return bool(silent) and heard <= silent
+
+
+class HasPods(Protocol):
+    """A model, as far as its pods tell of nodes."""
+
+    @property
+    def pods(self) -> Mapping[str, Object]:
+        """By uid."""
+
+
+class Hearing:
+    """`deaf` of all models' pods, worked out once a second: each model that has lost one asks."""
+
+    def __init__(self) -> None:
+        self._at, self._deaf = 0.0, False
+
+    def deaf(
+        self, models: Mapping[str, HasPods], routers: Callable[[], Iterable[Object]], now: float
+    ) -> bool:
+        """Whether every node that is known of is silent, as of the last second."""
+        if now - self._at >= 1.0:
+            every = (pod for model in models.values() for pod in model.pods.values())
+            self._at, self._deaf = now, deaf(every, routers())
+        return self._deaf

@@ -260,3 +260,9 @@ def transition(before: Object, after: Object) -> Condition | None:
 def _of(told: Object, kind: str) -> Object:
     found: list[Object] = told.get("conditions") or []
     return next((one for one in found if one.get("type") == kind), {})
+
+
+def told(model: Model) -> tuple[object, ...]:
+    """What of a decision the status tells; the last request only now and then."""
+    minute = model.last_request // REQUEST_GRAIN
+    return model.desired, model.failure, model.cold.id, minute, model.wait

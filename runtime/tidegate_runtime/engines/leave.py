@@ -15,6 +15,7 @@ import http.client
 import os
 import sys
 import time
+from collections.abc import Callable
 
 STEADY_SECONDS = 2.0
 """The operator reads twice a second; idle for so long, it has read the last count."""
@@ -30,37 +31,42 @@ def busy(text: str) -> float:
 
 
 def ask(port: int, secret: str) -> str:
-    """The engine's metrics. Raises OSError, HTTPException where it does not tell them."""
+    """The engine's metrics; empty where it will not tell them, to us or at all.
+
+    Raises OSError, HTTPException where it does not answer, TimeoutError where it cannot now."""
     link = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         link.request("GET", "/metrics", headers={"Authorization": f"Bearer {secret}"})
         answer = link.getresponse()
         text = answer.read().decode()
-        if answer.status != 200:
-            raise OSError(f"/metrics answered {answer.status}")
-        return text
+        if answer.status >= 500:
+            raise TimeoutError(f"/metrics answered {answer.status}")
+        return text if answer.status == 200 else ""
     finally:
         link.close()
 
 
-def main(port: int, least: float, most: float, secret: str) -> None:
-    """Returns when the engine may be told to stop."""
-    began = now = time.monotonic()
+def wait(
+    look: Callable[[], str], least: float, most: float,
+    clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
+) -> None:  # fmt: skip
+    """Returns when the engine whose metrics `look` gives may be told to stop."""
+    began = now = clock()
     idle_since = None
     while now - began < most:
         try:
-            idle = not busy(ask(port, secret))
+            idle = not busy(look())
+        except TimeoutError:
+            idle = False  # it stands still, with whatever it has
         except (OSError, ValueError, http.client.HTTPException):
             idle = True  # it has not begun to listen, or is gone: nothing to wait for
+        now = clock()
         idle_since = None if not idle else now if idle_since is None else idle_since
         if idle_since is not None and now - idle_since >= STEADY_SECONDS and now - began >= least:
             return
-        time.sleep(INTERVAL)
-        now = time.monotonic()
+        sleep(INTERVAL)
 
 
 if __name__ == "__main__":
-    main(
-        int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]),
-        os.environ.get("ENGINE_GUARD_SECRET", ""),
-    )  # fmt: skip
+    secret = os.environ.get("ENGINE_GUARD_SECRET", "")
+    wait(lambda: ask(int(sys.argv[1]), secret), float(sys.argv[2]), float(sys.argv[3]))

@@ -61,7 +61,7 @@ def kill_engines(stage: Stage) -> None:
     """kill -9 of busy engines."""
     wake(stage)
     for number in (1, 2):
-        with stage.moment(f"kill -9 of a busy engine ({number})"):
+        with stage.moment(f"kill -9 of a busy engine ({number})", kills=True):
             parts.kill(busiest(stage))
             stage.more(20)
             stage.replicas(3, 180)
@@ -72,7 +72,7 @@ def kill_routers(stage: Stage) -> None:
     """kill -9 of two routers, one after the other."""
     wake(stage)
     for router in parts.parts(stage.cluster, "router")[:2]:
-        with stage.moment(f"kill -9 of {router['metadata']['name']}"):
+        with stage.moment(f"kill -9 of {router['metadata']['name']}", kills=True):
             parts.kill(router)
             parts.restarted(stage.cluster, "router", router)
         stage.more(50)
@@ -83,7 +83,7 @@ def lose_node(stage: Stage) -> None:
     """A node's kubelet, containerd and pods die; somebody taints it out of service; it comes back."""
     wake(stage)
     node = stage.cluster.nodes[1]
-    begun = stage.moment_begins(f"{node.name} is lost")
+    begun = stage.moment_begins(f"{node.name} is lost", kills=True)
     with faults.lost(stage.cluster, node):
         wait_for(lambda: not _ready(stage, node.name), f"{node.name} not Ready", 90)
         stage.tidegate.kubectl("taint", "node", node.name, OUT_OF_SERVICE, "--overwrite")
@@ -105,7 +105,7 @@ def evict(stage: Stage) -> None:
     """The disk of a node is short: its kubelet evicts what runs there."""
     wake(stage)
     node = stage.cluster.nodes[1]
-    with stage.moment(f"disk pressure on {node.name}"):
+    with stage.moment(f"disk pressure on {node.name}", kills=True):
         with faults.short_of_disk(stage.cluster, node):
             wait_for(lambda: not _engines_on(stage, node.name), "all engines evicted", 180)
             stage.replicas(3, 180)
@@ -181,7 +181,8 @@ def billing_away(stage: Stage) -> None:
         (router, *_) = parts.parts(stage.cluster, "router")
         waiting = parts.metric(router, "tidegate_journal_unacked")
         assert waiting > 0, "its journal holds what billing has not seen"
-        with stage.moment(f"kill -9 of {router['metadata']['name']}, {waiting:.0f} unacknowledged"):
+        name = f"kill -9 of {router['metadata']['name']}, {waiting:.0f} unacknowledged"
+        with stage.moment(name, kills=True):
             parts.kill(router)
             parts.restarted(stage.cluster, "router", router)
         stage.pause(BILLING_AWAY_SECONDS / 2)

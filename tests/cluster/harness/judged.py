@@ -26,11 +26,18 @@ Outcome = Literal["answered", "broken", "cut", "failed"]
 
 @dataclass(frozen=True)
 class Moment:
-    """Something that was done to the platform; `ended`: when it was over for it."""
+    """Something that was done to the platform; `ended`: when it was over for it. `kills`: who was
+    under way then may see a broken or a cut answer. `first`: before it nobody asked for anything."""
 
     name: str
     begun: float
     ended: float = 0.0
+    kills: bool = False
+    first: bool = False
+
+    def meets(self, asked: Asked) -> bool:
+        """Whether a request was under way in it."""
+        return asked.sent <= self.ended and self.begun <= asked.done
 
 
 @dataclass
@@ -53,7 +60,7 @@ def outcome(asked: Asked) -> Outcome:
         return "answered"
     if asked.in_band and asked.first:
         return "broken"
-    lost = ("RemoteProtocolError", "ReadError", "ConnectError", "the stream ended without")
+    lost = ("RemoteProtocolError", "ReadError", "ConnectError")
     return "cut" if asked.error.startswith(lost) else "failed"
 
 
@@ -73,6 +80,9 @@ def judge(
         kind = outcome(one)
         made.outcomes[kind] += 1
         made.longest_gap = max(made.longest_gap, one.gap)
+        killed = any(moment.kills and moment.meets(one) for moment in moments)
+        if kind in {"broken", "cut"} and not killed:
+            made.wrong.append(f"{one.request_id or '(no id)'}: {kind}, though nothing was killed")
         if kind == "failed":
             made.wrong.append(f"{one.request_id or '(no id)'} failed: {one.error[:300]}")
         made.wrong += _billed(one, kind, settled.get(one.request_id, []), truth)
@@ -83,7 +93,10 @@ def judge(
     long = [one for one in asked if one.stream and one.last - one.first >= long_seconds]
     made.long_streams = len(long)
     for moment in moments:
-        made.spanned[moment.name] = sum(s.first < moment.begun < s.last for s in long)
+        spanned = sum(s.first < moment.begun < s.last for s in long)
+        made.spanned[moment.name] = spanned
+        if not spanned and not moment.first:
+            made.wrong.append(f"no long stream was under way at: {moment.name}")
     return made
 
 

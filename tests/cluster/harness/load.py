@@ -62,7 +62,7 @@ class Plan:
     stream_tokens: tuple[int, int] = (90, 130)
     plain_tokens: tuple[int, int] = (1, 8)
     think_seconds: float = 1.0
-    plain_think_seconds: float = 6.0
+    plain_think_seconds: float = 12.0
     long_seconds: float = 10.0
 
 
@@ -114,16 +114,16 @@ class Load:
         self._client.put("/load", json={"streams": streams, "plain": plain}).raise_for_status()
 
     def state(self) -> dict[str, int]:
-        """Counts: asking, asked, failed, broken, callers."""
+        """Counts: flowing, asked, failed, broken, callers."""
         return dict(self._client.get("/state").raise_for_status().json())
 
     def asked(self, count: int, seconds: float = 300) -> None:
         """Wait until so many requests have come to their end."""
         wait_for(lambda: self.state()["asked"] >= count, f"{count} requests", seconds)
 
-    def asking(self, count: int, seconds: float = 60) -> None:
-        """Wait until so many requests are under way."""
-        wait_for(lambda: self.state()["asking"] >= count, f"{count} under way", seconds)
+    def flowing(self, count: int, seconds: float = 60) -> None:
+        """Wait until so many streams have begun to be answered and not ended, at one moment."""
+        wait_for(lambda: self.state()["flowing"] >= count, f"{count} streams", seconds)
 
     def ended(self, seconds: float = 300) -> None:
         """No more callers; wait until the last has its answer."""

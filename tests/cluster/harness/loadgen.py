@@ -5,7 +5,7 @@ its end, and asks again, on a connection that is kept alive as SDKs keep theirs;
 twice (no retries), so whatever goes wrong is seen. How many callers there are is told from outside:
 
     PUT  /load        {"streams": 30, "plain": 10}: so many callers of each kind from now on
-    GET  /state       {"asking": n, "asked": n, "failed": n, "broken": n, "callers": n}
+    GET  /state       {"flowing": n, "asked": n, "failed": n, "broken": n, "callers": n}
     GET  /transcript  every request as its caller saw it, one JSON object a line
 
 A caller that is no longer wanted ends after its request. What it asks is drawn from the seed and the
@@ -81,7 +81,7 @@ class Callers:
         self.plan = plan
         self.wanted = {"streams": 0, "plain": 0}
         self.records: list[dict[str, Any]] = []
-        self.asking = 0
+        self.under_way: set[Answer] = set()
         self._running: dict[tuple[str, int], asyncio.Task[None]] = {}
 
     def want(self, wanted: dict[str, int]) -> None:
@@ -123,7 +123,7 @@ class Callers:
             "messages": [{"role": "user", "content": " ".join(["word"] * words)}],
         }  # fmt: skip
         answer, sent = Answer(), time.time()
-        self.asking += 1
+        self.under_way.add(answer)
         error, in_band = "", False
         try:
             await (self._streamed if stream else self._whole)(client, body, answer)
@@ -134,7 +134,7 @@ class Callers:
         except (httpx.HTTPError, ValueError, KeyError, IndexError) as fault:
             error = f"{type(fault).__name__}: {fault}"
         finally:
-            self.asking -= 1
+            self.under_way.discard(answer)
         self.records.append(
             {
                 "tenant": tenant, "model": body["model"], "stream": stream, "prompt": words,
@@ -192,7 +192,7 @@ def application(callers: Callers) -> Starlette:
         failed = sum(bool(one["error"]) for one in callers.records) - broken
         return JSONResponse(
             {
-                "asking": callers.asking, "asked": len(callers.records), "failed": failed,
+                "flowing": sum(one.first > 0 for one in callers.under_way), "asked": len(callers.records), "failed": failed,
                 "broken": broken, "callers": callers.alive,
             }
         )  # fmt: skip

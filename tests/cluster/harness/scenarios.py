@@ -22,19 +22,20 @@ ROUTERS = 3
 
 def wake(stage: Stage) -> None:
     """0 -> 1 -> 3."""
-    with stage.moment("0 -> 1"):
-        stage.load.want(8, 4)
+    with stage.moment("0 -> 1", first=True):
+        stage.load.want(8, 2)
         stage.replicas(1)
+    stage.load.flowing(8)
     with stage.moment("1 -> 3"):
         stage.load.want(40, 10)
         stage.replicas(3)
-    stage.load.asking(40)
+    stage.load.flowing(40)
 
 
 def sleep(stage: Stage) -> None:
     """3 -> 1 -> 0."""
     with stage.moment("3 -> 1"):
-        stage.load.want(8, 4)
+        stage.load.want(8, 2)
         stage.replicas(1, 180)
     with stage.moment("1 -> 0"):
         stage.load.ended()
@@ -142,13 +143,14 @@ def everything(stage: Stage) -> None:
 
 def briefly(stage: Stage) -> None:
     """The short cut: two routers, shorter streams, and several things at once."""
-    with stage.moment("0 -> 1"):
+    with stage.moment("0 -> 1", first=True):
         stage.load.want(8, 2)
         stage.replicas(1)
+    stage.load.flowing(8)
     with stage.moment("1 -> 2"):
         stage.load.want(20, 4)
         stage.replicas(2)
-    stage.load.asking(20)
+    stage.load.flowing(20)
     rollout(stage)
     (router, *_) = parts.parts(stage.cluster, "router")
     leader = parts.leads(stage.cluster)

@@ -65,18 +65,18 @@ class Stage:
         self.log: list[str] = []
 
     @contextmanager
-    def moment(self, name: str) -> Iterator[None]:
-        """Something that is done now; over when the block ends."""
+    def moment(self, name: str, *, kills: bool = False, first: bool = False) -> Iterator[None]:
+        """Something that is done now; over when the block ends. See `Moment`."""
         begun = time.time()
         self.say(f"{name} ...")
         yield
-        self.moments.append(Moment(name, begun, time.time()))
+        self.moments.append(Moment(name, begun, time.time(), kills, first))
         self.say(f"{name}: {time.time() - begun:.1f} s, {self.load.state()}")
 
-    def moment_begins(self, name: str) -> Callable[[], None]:
+    def moment_begins(self, name: str, *, kills: bool = False) -> Callable[[], None]:
         """The same for what has no block of its own; what is returned ends it."""
         stack = ExitStack()
-        stack.enter_context(self.moment(name))
+        stack.enter_context(self.moment(name, kills=kills))
         return stack.close
 
     def say(self, what: str) -> None:
@@ -212,10 +212,16 @@ class Stage:
         wait_for(look, "all journals acknowledged", seconds)
 
     def unclosed(self) -> list[dict[str, Any]]:
-        """Engines of this run whose tokens the ledger does not explain."""
+        """Engines of this run whose tokens the ledger does not explain; where no engine was killed,
+        also those whose counters nobody read at their end."""
         ours = {row["replica"] for row in self.tidegate.ledger(self.begun)}
         rows = self.tidegate.api("/api/v1/conservation")["data"]
-        return [row for row in rows if row["epoch"] in ours and row["unexplained"]]
+        killed = any(moment.kills for moment in self.moments)
+        return [
+            row
+            for row in rows
+            if row["epoch"] in ours and (row["unexplained"] or (row["unverified"] and not killed))
+        ]
 
     def judge(self) -> Judgement:
         """What it came to, after the last answer: callers, ledger and engines compared."""
