@@ -229,7 +229,7 @@ ROWS = [
         },
         passing=True,
     ),
-    Row("no-quota", "QuotaExceeded", "exceeded quota: none", quota_is_raised, passing=True, quota=True),
+    Row("no-quota", "QuotaExceeded", "/none: 0 of 0 are taken", quota_is_raised, passing=True, quota=True),
 ]  # fmt: skip
 
 

@@ -101,10 +101,12 @@ def _control_plane(book: Book, tools: Tools, nodes: tuple[Node, ...]) -> Api:
     return api
 
 
-def _controllers(book: Book, tools: Tools, *limits: str) -> None:
+def _controllers(book: Book, tools: Tools, *limits: str, grace_seconds: int = 10) -> None:
+    """`grace_seconds`: how long a node may be silent."""
     folder, programs = book.folder, tools.kubernetes
     manager = programs / "kube-controller-manager"
-    book.spawn("controller-manager", [*parts.controller_manager(manager, folder), *limits])
+    silent = f"--node-monitor-grace-period={grace_seconds}s"
+    book.spawn("controller-manager", [*parts.controller_manager(manager, folder), silent, *limits])
     scheduler = programs / "kube-scheduler"
     book.spawn("scheduler", [*parts.scheduler(scheduler, folder), *limits])
 
@@ -192,7 +194,8 @@ def bring_up_bare(folder: Path, tools: Tools) -> Cluster:
     then."""
     made = cluster(folder, kubectl=tools.kubernetes / "kubectl", helm=tools.helm / "helm", nodes=())
     book, api = _begun(folder, tools, made)
-    _controllers(book, tools, *UNHURRIED)
+    # kwok renews a node's Lease every 10 s, as kubelets by default: so the default grace.
+    _controllers(book, tools, *UNHURRIED, grace_seconds=50)
     _await_controllers(api, folder)
     return made
 

@@ -86,8 +86,7 @@ def controller_manager(program: Path, folder: Path) -> Words:
         f"--cluster-signing-key-file={certs}/ca.key",
         "--leader-elect=false",
         "--secure-port=0",
-        "--node-monitor-period=1s",
-        "--node-monitor-grace-period=10s",  # a lost node within seconds, not 50
+        "--node-monitor-period=1s",  # a lost node within seconds: see its grace in `bringup`
         "--terminated-pod-gc-threshold=0",
     ]
 
