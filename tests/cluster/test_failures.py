@@ -396,6 +396,8 @@ def test_a_node_that_is_lost(place: Place, stories: dict[str, Future[Story]]) ->
     with closed(place, here.name):
         apply(place.cluster, model(LOST.name, place.space, args=long, drain={"timeoutSeconds": 60}))
         assert ask(place, LOST.name, stream=False).status == 200
+    # What the kubelet has not told yet, the node's controller has nothing to take back of.
+    wait_for(lambda: [is_true(pod, "Ready") for pod in place.pods(LOST)] == [True], "it is Ready")
     (old,) = place.pods(LOST)
     assert old["spec"]["nodeName"] == there.name
     with ThreadPoolExecutor(1) as pool, faults.silent(place.cluster, there):
