@@ -5,9 +5,9 @@ them decodes and keeps no more than is counted.
 """
 
 from collections.abc import Mapping
-from decimal import ROUND_CEILING, Decimal, InvalidOperation
+from decimal import ROUND_CEILING
 from functools import lru_cache
-from typing import Any, Final, TypedDict
+from typing import Any, TypedDict
 
 from tidegate_operator.capacity.values import (
     NodeView,
@@ -17,19 +17,12 @@ from tidegate_operator.capacity.values import (
     Taint,
     Tolerated,
 )
+from tidegate_operator.plan.compare import amount
 from tidegate_operator.platform import Platform, chosen
 from tidegate_runtime.contract.cluster import condition
 from tidegate_runtime.contract.spec import ModelDeployment
 
 Object = Mapping[str, Any]
-
-_FACTORS: Final[Mapping[str, Decimal]] = {
-    **{unit: Decimal(1024) ** n for n, unit in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)},
-    **{unit: Decimal(1000) ** n for n, unit in enumerate(("k", "M", "G", "T", "P", "E"), 1)},
-    "m": Decimal("0.001"),
-    "u": Decimal("0.000001"),
-    "n": Decimal("0.000000001"),
-}
 
 _Requests = TypedDict("_Requests", {"requests": dict[str, str]}, total=False)  # noqa: UP013
 _Labels = TypedDict("_Labels", {"tidegate.dev/model": str}, total=False)
@@ -128,16 +121,8 @@ class SlimQuota(TypedDict, total=False):
 def thousandths(quantity: str) -> int:
     """A quantity of Kubernetes (`500m`, `16Gi`, `1e3`) in thousandths, rounded up; 0 where it is
     none, for one object that cannot be read must not hide the others."""
-    text = quantity.strip()
-    digits = text.rstrip("KMGTPEikmun")
-    factor = _FACTORS.get(text[len(digits) :], Decimal(1))
-    if text != digits and text[len(digits) :] not in _FACTORS:
-        return 0
-    try:
-        amount = Decimal(digits) * factor * 1000
-    except InvalidOperation:
-        return 0
-    return int(amount.to_integral_value(ROUND_CEILING)) if amount.is_finite() else 0
+    found = amount(quantity.strip())
+    return 0 if found is None else int((found * 1000).to_integral_value(ROUND_CEILING))
 
 
 def amounts(quantities: Mapping[str, str] | None) -> dict[str, int]:
@@ -223,8 +208,8 @@ def _asked(container: Object) -> dict[str, int]:
 
 
 def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
-    for name, amount in more.items():
-        total[name] = total.get(name, 0) + amount
+    for name, count in more.items():
+        total[name] = total.get(name, 0) + count
 
 
 def quota(obj: Object) -> QuotaView | None:

@@ -30,9 +30,12 @@ _MERGE_KEYS: Final[_MergeKeys] = {
 _POLICY_KEYS: Final[_MergeKeys] = {"ownerReferences": ("uid",)}
 """In a NetworkPolicy, one more port is a hole and not somebody else's business."""
 _AMOUNTS: Final = frozenset({"requests", "limits"})
-_QUANTITY: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(m|k|[MGTPE]i?|Ki|)\Z")
+_NUMBER: Final = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
+_QUANTITY: Final = re.compile(rf"({_NUMBER}[eE][+-]?[0-9]+|{_NUMBER})(n|u|m|k|[MGTPE]i?|Ki|)\Z")
 _SCALE: Final = {
     "": Decimal(1),
+    "n": Decimal("0.000000001"),
+    "u": Decimal("0.000001"),
     "m": Decimal("0.001"),
     "k": Decimal(1000),
     "Ki": Decimal(1024),
