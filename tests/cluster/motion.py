@@ -23,7 +23,7 @@ from harness.installed import Platform
 from harness.judged import Judgement
 from harness.layout import Cluster
 from harness.load import Plan
-from harness.scenarios import ROUTERS
+from harness.scenarios import REQUESTS, ROUTERS
 from harness.stage import NAME, TENANTS, Stage, staged
 
 
@@ -53,7 +53,6 @@ def _before(cluster: Cluster) -> None:
 
 
 BROKEN, CUT = frozenset({"broken"}), frozenset({"cut"})
-REQUESTS = 2000
 SCENARIOS: Mapping[str, Scenario] = {
     "everything": Scenario(scenarios.everything, requests=REQUESTS),
     "engines-killed": Scenario(disasters.kill_engines, BROKEN),

@@ -22,6 +22,7 @@ from .stage import NAME, TENANTS, Stage
 API_AWAY_SECONDS = float(os.environ.get("TEST_API_AWAY_SECONDS", "120"))
 BILLING_AWAY_SECONDS = float(os.environ.get("TEST_BILLING_AWAY_SECONDS", "600"))
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
+BILLING, ROUTER = "deploy/tidegate-billing", "sts/tidegate-router"
 COLD = "cold"
 HELD_SECONDS = 290.0
 """Less than a request that is no stream may wait: Kubernetes' own controllers and kubelets take a
@@ -38,17 +39,19 @@ class Held(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        body = {
-            "model": self._name, "max_tokens": 5, "messages": [{"role": "user", "content": "a b c"}],
-        }  # fmt: skip
-        with self._stage.tidegate.client(self._stage.space, HELD_SECONDS) as client:
-            self.answer = client.post("/v1/chat/completions", json=body)
+        stage = self._stage
+        self.answer = stage.tidegate.ask(stage.space, self._name, timeout=HELD_SECONDS)
 
     def answered(self, seconds: float = HELD_SECONDS) -> None:
         """Wait for its answer, which must be a good one."""
         self.join(seconds)
         assert self.answer is not None, "a held request has no answer"
         assert self.answer.status_code == 200, self.answer.text
+
+
+def scale(stage: Stage, part: str, count: int) -> None:
+    """`kubectl scale` of a part of the platform."""
+    stage.tidegate.kubectl("-n", SYSTEM, "scale", part, f"--replicas={count}")
 
 
 def cold(stage: Stage) -> None:
@@ -83,14 +86,12 @@ def lose_node(stage: Stage) -> None:
     """A node's kubelet, containerd and pods die; somebody taints it out of service; it comes back."""
     wake(stage)
     node = stage.cluster.nodes[1]
-    begun = stage.moment_begins(f"{node.name} is lost", kills=True)
-    with faults.lost(stage.cluster, node):
+    with stage.moment(f"{node.name} is lost", kills=True), faults.lost(stage.cluster, node):
         wait_for(lambda: not _ready(stage, node.name), f"{node.name} not Ready", 90)
         stage.tidegate.kubectl("taint", "node", node.name, OUT_OF_SERVICE, "--overwrite")
         stage.replicas(3, 180)
         stage.routers(ROUTERS)
         stage.more(100)
-    begun()
     with stage.moment(f"{node.name} is back"):
         stage.tidegate.kubectl("taint", "node", node.name, f"{OUT_OF_SERVICE}-")
         stage.more(50)
@@ -174,7 +175,7 @@ def billing_away(stage: Stage) -> None:
     cold(stage)
     wake(stage)
     with stage.moment(f"billing away for {BILLING_AWAY_SECONDS:.0f} s"):
-        stage.tidegate.kubectl("-n", SYSTEM, "scale", "deploy/tidegate-billing", "--replicas=0")
+        scale(stage, BILLING, 0)
         wait_for(lambda: not parts.parts(stage.cluster, "billing"), "no billing")
         Held(stage).answered()
         stage.pause(BILLING_AWAY_SECONDS / 2)
@@ -186,7 +187,7 @@ def billing_away(stage: Stage) -> None:
             parts.kill(router)
             parts.restarted(stage.cluster, "router", router)
         stage.pause(BILLING_AWAY_SECONDS / 2)
-        stage.tidegate.kubectl("-n", SYSTEM, "scale", "deploy/tidegate-billing", "--replicas=1")
+        scale(stage, BILLING, 1)
         parts.ready(stage.cluster, "billing", 1)
         stage.settled()
     stage.more(50)
@@ -198,35 +199,34 @@ def journal_full(stage: Stage) -> None:
     wake(stage)
     number = ROUTERS
     stage.small_volume(f"data-tidegate-router-{number}", "3Mi")
-    stage.tidegate.kubectl("-n", SYSTEM, "scale", "sts/tidegate-router", f"--replicas={number + 1}")
+    scale(stage, ROUTER, number + 1)
     try:
         stage.routers(number + 1)
         found = {p["metadata"]["name"]: p for p in parts.parts(stage.cluster, "router")}
         address = found[f"tidegate-router-{number}"]["status"]["podIP"]
         with stage.moment("a router's volume is full"):
-            stage.tidegate.kubectl("-n", SYSTEM, "scale", "deploy/tidegate-billing", "--replicas=0")
+            scale(stage, BILLING, 0)
             refused = _until_refused(stage, f"http://{address}:8080")
             assert refused.json()["error"]["code"] == "metering_unavailable", refused.text
-            stage.tidegate.kubectl("-n", SYSTEM, "scale", "deploy/tidegate-billing", "--replicas=1")
+            scale(stage, BILLING, 1)
             parts.ready(stage.cluster, "billing", 1)
             wait_for(
                 lambda: _ask(stage, f"http://{address}:8080").status_code == 200, "it serves", 60
             )
         stage.settled()
     finally:
-        stage.tidegate.kubectl("-n", SYSTEM, "scale", "sts/tidegate-router", f"--replicas={number}")
+        scale(stage, ROUTER, number)
     sleep(stage)
 
 
 def ledger_full(stage: Stage) -> None:
     """The ledger's volume is full: everything is served and kept in journals until there is room."""
     wake(stage)
-    scale = ("-n", SYSTEM, "scale", "deploy/tidegate-billing")
-    stage.tidegate.kubectl(*scale, "--replicas=0")
+    scale(stage, BILLING, 0)
     wait_for(lambda: not parts.parts(stage.cluster, "billing"), "no billing")
     volume = stage.squeezed("tidegate-billing", spare=1 << 20)
     with stage.moment("the ledger's volume is full"):
-        stage.tidegate.kubectl(*scale, "--replicas=1")
+        scale(stage, BILLING, 1)
         parts.ready(stage.cluster, "billing", 1)
         wait_for(lambda: _full(volume) and stage.unacknowledged() > 100, "a full volume", 600)
         stage.more(50)

@@ -159,13 +159,15 @@ class Platform:
             base_url=self.gateway, headers=headers, timeout=timeout, trust_env=False
         )
 
-    def ask(self, tenant: str, name: str, tokens: int = 5, **more: Any) -> httpx.Response:
+    def ask(
+        self, tenant: str, name: str, tokens: int = 5, *, timeout: float = 120, **more: Any
+    ) -> httpx.Response:
         """One chat request."""
         body = {
             "model": name, "max_tokens": tokens,
             "messages": [{"role": "user", "content": "a b c"}], **more,
         }  # fmt: skip
-        with self.client(tenant) as client:
+        with self.client(tenant, timeout) as client:
             return client.post("/v1/chat/completions", json=body)
 
     def api(self, path: str, **params: Any) -> Any:

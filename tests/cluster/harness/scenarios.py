@@ -20,16 +20,20 @@ from .stage import NAME, Stage, arguments
 ROUTERS = 3
 
 
-def wake(stage: Stage) -> None:
-    """0 -> 1 -> 3."""
+REQUESTS = 2000
+"""Of the scenario in which everything moves."""
+
+
+def wake(stage: Stage, replicas: int = 3, streams: int = 40, plain: int = 10) -> None:
+    """0 -> 1 -> 3: the first replica for a few callers, all of them for so many."""
     with stage.moment("0 -> 1", first=True):
         stage.load.want(8, 2)
         stage.replicas(1)
     stage.load.flowing(8)
-    with stage.moment("1 -> 3"):
-        stage.load.want(40, 10)
-        stage.replicas(3)
-    stage.load.flowing(40)
+    with stage.moment(f"1 -> {replicas}"):
+        stage.load.want(streams, plain)
+        stage.replicas(replicas)
+    stage.load.flowing(streams)
 
 
 def sleep(stage: Stage) -> None:
@@ -137,20 +141,13 @@ def everything(stage: Stage) -> None:
         cancel_drain, rollout, bad_rollout, delete_engines, delete_routers, kill_operator, drain_node,
     ):  # fmt: skip
         step(stage)
-    stage.load.asked(2000, 1200)
+    stage.load.asked(REQUESTS, 1200)
     sleep(stage)
 
 
 def briefly(stage: Stage) -> None:
     """The short cut: two routers, shorter streams, and several things at once."""
-    with stage.moment("0 -> 1", first=True):
-        stage.load.want(8, 2)
-        stage.replicas(1)
-    stage.load.flowing(8)
-    with stage.moment("1 -> 2"):
-        stage.load.want(20, 4)
-        stage.replicas(2)
-    stage.load.flowing(20)
+    wake(stage, replicas=2, streams=20, plain=4)
     rollout(stage)
     (router, *_) = parts.parts(stage.cluster, "router")
     leader = parts.leads(stage.cluster)

@@ -8,7 +8,7 @@ takes, and callers ask meanwhile.
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,12 +72,6 @@ class Stage:
         yield
         self.moments.append(Moment(name, begun, time.time(), kills, first))
         self.say(f"{name}: {time.time() - begun:.1f} s, {self.load.state()}")
-
-    def moment_begins(self, name: str, *, kills: bool = False) -> Callable[[], None]:
-        """The same for what has no block of its own; what is returned ends it."""
-        stack = ExitStack()
-        stack.enter_context(self.moment(name, kills=kills))
-        return stack.close
 
     def say(self, what: str) -> None:
         """A line of the run's own log."""
