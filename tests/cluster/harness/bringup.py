@@ -9,6 +9,7 @@ import http.client
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from .api import JSON_PATCH, Api, Refused
 from .layout import GATEWAY, GPUS, Cluster, Node, cluster, nodes
 from .record import Book, alive, read
 from .tools import Tools, build, say
+
+DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins/kubelet.sock")
 
 
 class NotUp(RuntimeError):
@@ -113,12 +116,23 @@ def _controllers(book: Book, tools: Tools, *limits: str, grace_seconds: int = 10
 
 def _everything_else(book: Book, tools: Tools, nodes: tuple[Node, ...]) -> None:
     folder, programs = book.folder, tools.kubernetes
-    for node in nodes:
-        book.spawn(node.kubelet, parts.kubelet(programs / "kubelet", node))
     _controllers(book, tools)
     book.spawn("kube-proxy", parts.kube_proxy(programs / "kube-proxy", folder))
     book.spawn("coredns", parts.coredns(tools.coredns / "coredns", folder))
     book.spawn("provisioner", parts.provisioner(folder))
+    for node in nodes:
+        _kubelet(book, programs / "kubelet", node)
+
+
+def _kubelet(book: Book, program: Path, node: Node) -> None:
+    """Start a kubelet and wait for its device plugins' socket, whose place no setting moves.
+
+    Each takes the place for itself: two that do so at once end one of them.
+    """
+    DEVICE_PLUGINS.unlink(missing_ok=True)
+    kubelet = book.spawn(node.kubelet, parts.kubelet(program, node))
+    log = book.folder / "logs" / f"{node.kubelet}.log"
+    _await(lambda: DEVICE_PLUGINS.exists() or not alive(kubelet), node.kubelet, 60, log)
 
 
 def fake_gpus(api: Api, node: str, count: int = GPUS) -> None:
@@ -141,6 +155,10 @@ def ready_nodes(api: Api) -> set[str]:
     return {n["metadata"]["name"] for n in api.call("GET", "/api/v1/nodes")["items"] if _ready(n)}
 
 
+def _is_ready(api: Api, node: Node) -> bool:
+    return node.name in ready_nodes(api)
+
+
 def _plain_get(port: int, path: str) -> bool:
     link = http.client.HTTPConnection(GATEWAY, port, timeout=2)
     try:
@@ -152,8 +170,9 @@ def _plain_get(port: int, path: str) -> bool:
 
 def _await_all(api: Api, folder: Path, nodes: tuple[Node, ...]) -> None:
     logs = folder / "logs"
-    names = {node.name for node in nodes}
-    _await(lambda: ready_nodes(api) >= names, "Ready nodes", 90, logs / f"{nodes[0].kubelet}.log")
+    for node in nodes:
+        log = logs / f"{node.kubelet}.log"
+        _await(partial(_is_ready, api, node), f"{node.name} Ready", 90, log)
     for node in nodes:
         fake_gpus(api, node.name)
     _await(lambda: _plain_get(8181, "/ready"), "CoreDNS", 30, logs / "coredns.log")
