@@ -24,7 +24,8 @@ def asked(number: int, **more: Any) -> Asked:
 def settled(number: int, **more: Any) -> dict[str, Any]:
     return {
         "request_id": f"req-{number}", "attempt_id": f"a-{number}", "billed": True, "reason": "",
-        "outcome": "completed", "prompt_tokens": 3, "completion_tokens": 100, **more,
+        "outcome": "completed", "prompt_tokens": 3, "completion_tokens": 100, "replica": "pod-a.0",
+        **more,
     }  # fmt: skip
 
 
@@ -105,6 +106,15 @@ def test_what_is_wrong_is_told(name: str) -> None:
     requests, ledger, truth = world()
     MUTATIONS[name](ledger, truth)
     assert judge(requests, ledger, truth, [KILL]).wrong
+
+
+def test_engines_that_tell_no_truth_are_known_by_name() -> None:
+    requests, ledger, truth = world()
+    del truth["a-1"]
+    assert judge(requests, ledger, truth, [KILL], mute={"pod-b"}).wrong
+    assert judge(requests, ledger, truth, [KILL], mute={"pod-a"}).wrong == []
+    ledger[0]["completion_tokens"] = 99  # callers are still compared with their bills
+    assert judge(requests, ledger, truth, [KILL], mute={"pod-a"}).wrong
 
 
 @pytest.mark.parametrize(

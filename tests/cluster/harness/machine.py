@@ -3,12 +3,15 @@
 Every change is entered in the book before it is made; `undo` in takedown reads it there.
 """
 
+import ipaddress
+import json
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 from .command import CommandFailed, run
 from .configs import packet_rules
-from .layout import GATEWAY, LINK, SERVICES, Node
+from .layout import GATEWAY, LINK, NETWORK, SERVICES, Node
 from .record import Book
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -59,6 +62,9 @@ def network(book: Book, nodes: tuple[Node, ...]) -> None:
     for address in (GATEWAY, *(node.address for node in nodes)):
         run("ip", "address", "add", f"{address}/24", "dev", LINK)
     run("ip", "link", "set", LINK, "up")
+    # An address that no pod has (any more) is of this network still: it must not take the default
+    # route, which leaves the machine.
+    run("ip", "route", "replace", NETWORK, "dev", LINK)
     # Without this, packets to Services take the default route's source address, if there is one.
     run("ip", "route", "replace", SERVICES, "dev", LINK, "src", GATEWAY)
     before = Path(FORWARD).read_text().strip()
@@ -89,6 +95,20 @@ def load_image(archive: Path, node: Node) -> None:
 def remove_link(name: str) -> None:
     if has_link(name):
         run("ip", "link", "del", name)
+
+
+def remove_pod_links(nodes: Iterable[Node]) -> None:
+    """The host's ends of pods' links. They outlive a killed pod for as long as one of its sockets
+    retries, and so would the route to its address, which the next pod of that address then misses
+    when it goes."""
+    gateways = {str(next(ipaddress.ip_network(node.pods).hosts())) for node in nodes}
+    for link in json.loads(run("ip", "-json", "-4", "address")):
+        if gateways & {one.get("local") for one in link["addr_info"]}:
+            try:
+                remove_link(link["ifname"])
+            except CommandFailed as fault:  # it went by itself in between
+                if has_link(link["ifname"]):
+                    raise Occupied(f"link {link['ifname']} stays") from fault
 
 
 def remove_table(table: str) -> None:

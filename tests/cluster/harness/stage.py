@@ -60,6 +60,7 @@ class Stage:
     def __init__(self, tidegate: Platform, space: str, load: Load, told: Truth) -> None:
         self.tidegate, self.cluster, self.space = tidegate, tidegate.cluster, space
         self.load, self.truth = load, told
+        self.mute: set[str] = set()  # uids of pods whose engines tell no truth
         self.begun = time.time()
         self.moments: list[Moment] = []
         self.log: list[str] = []
@@ -233,6 +234,7 @@ class Stage:
             dict(self.truth.told),
             self.moments,
             self.load.plan.long_seconds,
+            self.mute,
         )
         made.wrong += open_rows
         return made

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .command import CommandFailed, run
+from .layout import nodes
 from .machine import (
     hierarchies,
     mounts_below,
     remove_link,
+    remove_pod_links,
     remove_table,
 )
 from .record import Process, alive, boot_id, end, read, send, start_time
@@ -153,6 +155,7 @@ def take_down(folder: Path) -> None:
         end_pods(record.sockets, record.cgroups)
         for table in reversed(record.tables):
             remove_table(table)
+        remove_pod_links(nodes(folder))
         for link in record.links:
             remove_link(link)
         for file, before in reversed(record.settings):
