@@ -49,13 +49,22 @@ def api_answers(cluster: Cluster) -> bool:
 
 @contextmanager
 def api_away(cluster: Cluster) -> Iterator[None]:
-    """No API server inside of the block: connections are refused, watches break off."""
-    stop(cluster, "apiserver")
+    """No API server inside of the block: connections are refused, watches break off.
+
+    Its controllers and scheduler end too, and start when it is back: where they are elected, as by
+    Kubernetes' defaults, one that cannot renew its Lease ends. Controllers that live on take all nodes
+    for lost on the API server's return, since they know no heartbeat newer than its end.
+    """
+    parts = ("apiserver", "controller-manager", "scheduler")
+    for part in parts:
+        stop(cluster, part)
     try:
         yield
     finally:
-        start(cluster, "apiserver")
+        start(cluster, parts[0])
         wait_for(lambda: api_answers(cluster), "the API server's return", 60)
+        for part in parts[1:]:
+            start(cluster, part)
 
 
 @contextmanager
