@@ -70,10 +70,12 @@ class Handler(Protocol):
 
     fronts: set["Front"]
     buffered: int
-    ending: bool
-    """No connection is kept after the answer it carries."""
     heard_at: float
     """When somebody last came, by the loop's clock."""
+
+    @property
+    def leaving(self) -> bool:
+        """No connection is kept after the answer it carries."""
 
     def handle(self, front: "Front", incoming: Incoming) -> None:
         """Answer one request through `front`."""
@@ -260,7 +262,7 @@ class Front(asyncio.Protocol):
         if incoming is None or self._refusal is not None:
             return
         self._whole = True
-        incoming.close = self._handler.ending or not self._parser.should_keep_alive()
+        incoming.close = self._handler.leaving or not self._parser.should_keep_alive()
         incoming.path = incoming.path.partition("?")[0]
         if self._busy is None:
             self._start(incoming)

@@ -319,6 +319,11 @@ class Gate:
         self.ending = True
         self.heard_at = self.loop.time()
 
+    @property
+    def leaving(self) -> bool:
+        """Whether callers should go elsewhere next time: we end, or soon cannot meter them."""
+        return self.ending or bool(self.meter.scarce)
+
     def quiet(self, seconds: float) -> bool:
         """Whether nothing is being served, and nobody has come for so long."""
         return not self.live and self.loop.time() - self.heard_at >= seconds

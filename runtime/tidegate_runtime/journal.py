@@ -18,7 +18,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from errno import ENOSPC
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -122,6 +122,12 @@ class Segment:
             segment.end, segment.last = end, record.number
         return segment
 
+    def forget_tail(self) -> None:
+        """Zero all behind the end, durably. Where a crash tore a record, whole ones may lie behind
+        it: a record written over the torn one must not bring them back."""
+        self.map[self.end :] = bytes(self.size - self.end)
+        os.fdatasync(self.fd)
+
     def append(self, number: int, payload: bytes, *, attempt: bool) -> None:
         """Write one record: a copy into the mapped file, no system call. Raises JournalFull."""
         end = self.end + _HEAD.size + len(payload)
@@ -181,8 +187,20 @@ class Journal:
         self.number = max([self.acked, *(s.last for s in self.segments)])
         self.open_attempts: dict[str, Open] = {}
         self.spare: Segment | None = None
-        self._add(Segment.create(folder, self.number + 1, segment_bytes))
+        self._begin()
         self._cursor = (self.segments[0], 0)
+
+    def _begin(self) -> None:
+        """Write to a new segment, or on a full disk where the last life ended: what is kept there
+        must get to billing before there is room again. Raises OSError where nothing is kept."""
+        try:
+            fresh = Segment.create(self.folder, self.number + 1, self.segment_bytes)
+        except OSError as exc:
+            if exc.errno not in (ENOSPC, EDQUOT) or not self.segments:
+                raise
+            self.current.forget_tail()
+        else:
+            self._add(fresh)
 
     @staticmethod
     def _former(folder: Path) -> list[Segment]:

@@ -6,8 +6,10 @@ answer never leave before their record is durable. The commit thread does nothin
 make the next segment); all writes are the loop's own. A shipper tells billing in batches and drops
 what billing has confirmed.
 
-Where the disk is full or a sync fails, `refusal` names it and new work is refused; what already
-runs settles into the reserve, and a settlement that cannot be written is kept and tried again.
+Where the disk is too small for the next segment, `scarce` names it: what comes is served into the room
+that is left, and a router that should not be asked any more says so. Where that is used up, the disk is
+full or a sync fails, `refusal` names it and new work is refused; what already runs settles into the
+reserve, and a settlement that cannot be written is kept and tried again.
 """
 
 import asyncio
@@ -35,17 +37,20 @@ BATCH: Final = 1000
 LINGER: Final = 0.02
 OPEN_TOLD_AFTER: Final = 2.0
 LOW_DISK: Final = 2 * 1024 * 1024
+NO_SPACE: Final = "no disk space is left for the usage journal"
 
 Done = Callable[[], None]
 
 
 class _Work(NamedTuple):
     """What the commit thread did: synced up to record `number` (0: nothing), made a spare, or why
-    not. `lasting`: it cannot be cured while this process lives."""
+    not (`scarce`); `fault`: why nothing can be metered. `lasting`: it cannot be cured while this
+    process lives."""
 
     number: int
-    spare: Segment | None
-    fault: str
+    spare: Segment | None = None
+    fault: str = ""
+    scarce: str = ""
     lasting: bool = False
 
 
@@ -70,7 +75,7 @@ class Meter:
         self._owed: list[tuple[Usage, int, Done | None]] = []
         self._told: set[str] = set()
         self._news = asyncio.Event()
-        self._fault = ""
+        self._fault = self.scarce = ""
         self._lasting = False
         self._wake = threading.Event()
         self._closing = False
@@ -88,7 +93,7 @@ class Meter:
             return self._fault
         if self._owed:
             return "a settlement could not be written"
-        return "the usage journal is full" if self.journal.room <= 0 else ""
+        return (self.scarce or "the usage journal is full") if self.journal.room <= 0 else ""
 
     def attempt(self, event: Usage) -> None:
         """Put an attempt on record. Raises OSError where that is impossible."""
@@ -177,24 +182,29 @@ class Meter:
             else:
                 number = 0
         except OSError as exc:
-            return _Work(0, None, f"the usage journal cannot be synced: {exc}", lasting=True)
+            return _Work(0, fault=f"the usage journal cannot be synced: {exc}", lasting=True)
         try:
             disk = os.statvfs(self.journal.folder)
+            left = disk.f_bavail * disk.f_frsize
             growth = self.journal.segment_bytes if self._want_spare else 0
-            if disk.f_bavail * disk.f_frsize < growth + LOW_DISK:
-                return _Work(number, None, "no disk space is left for the usage journal")
-            return _Work(number, self.journal.make_spare() if growth else None, "")
+            if left < LOW_DISK:
+                return _Work(number, fault=NO_SPACE, scarce=NO_SPACE)
+            if left < growth + LOW_DISK:
+                return _Work(number, scarce=NO_SPACE)
+            return _Work(number, self.journal.make_spare() if growth else None)
         except OSError as exc:
-            return _Work(number, None, f"the usage journal cannot grow: {exc}")
+            return _Work(number, scarce=f"the usage journal cannot grow: {exc}")
 
     def _committed(self, work: _Work) -> None:
         if work.spare is not None:
             self.journal.spare, self._want_spare = work.spare, False
-        if not self._lasting and work.fault != self._fault:
-            log.error("journal_fault", reason=work.fault) if work.fault else log.info(
-                "journal_recovered"
-            )
-            self._fault = work.fault
+        if not self._lasting:
+            told, now = self._fault or self.scarce, work.fault or work.scarce
+            self._fault, self.scarce = work.fault, work.scarce
+            if now and now != told:
+                log.error("journal_fault", reason=now, refuses=bool(self.refusal))
+            elif told and not now:
+                log.info("journal_recovered")
         # After a failed sync the kernel forgets what it could not write: a later success proves
         # nothing, so this process meters no new work any more.
         self._lasting |= work.lasting

@@ -70,7 +70,7 @@ class Ops:
         gate = self._gate
         if gate.ending or gate.stopping:
             return PlainTextResponse("stopping\n", 503)
-        if gate.meter.refusal:
+        if gate.meter.scarce or gate.meter.refusal:
             return PlainTextResponse("usage cannot be recorded\n", 503)
         if not gate.tenants.fresh(gate.loop.time()):
             return PlainTextResponse("no snapshot of tenants yet\n", 503)

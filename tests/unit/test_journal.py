@@ -131,6 +131,46 @@ def test_a_full_disk_leaves_room_for_what_runs(
 _real = os.pwrite
 
 
+def _no_space(fd: int, data: bytes, at: int) -> int:
+    if len(data) == SIZE:
+        raise OSError(28, "No space left on device")
+    return _real(fd, data, at)
+
+
+def test_a_full_disk_stops_no_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path, SIZE)
+    attempts = [uuid7() for _ in range(3)]
+    for attempt in attempts:
+        journal.append(usage(attempt))
+    torn, number = journal.current.end, journal.number
+    journal.append(usage(attempts[0], "settlement"))
+    journal.append(usage(attempts[1], "settlement"))
+    journal.current.map[torn] ^= 0xFF  # a crash: the first of the two is torn, the other whole
+    journal.close()
+    monkeypatch.setattr(os, "pwrite", _no_space)
+    again = Journal(tmp_path, SIZE)
+    assert again.number == number
+    assert [one.attempt_id for one in again.unsettled()] == attempts
+    again.append(usage(attempts[0], "settlement"))
+    again.close()
+    last = Journal(tmp_path, SIZE)
+    records = last.read_next(100)
+    assert [one.number for one in records] == list(range(1, number + 2))
+    assert [one.attempt_id for one in last.unsettled()] == attempts[1:]
+    last.acknowledge(number + 1)
+    monkeypatch.undo()
+    last.spare = last.make_spare()
+    last.close()
+
+
+def test_a_disk_that_never_had_room_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "pwrite", _no_space)
+    with pytest.raises(OSError, match="No space"):
+        Journal(tmp_path, SIZE)
+
+
 def test_a_record_larger_than_a_segment_is_refused(tmp_path: Path) -> None:
     journal = Journal(tmp_path, 4096)
     with pytest.raises(JournalFull):

@@ -75,12 +75,16 @@ async def test_a_spare_that_cannot_be_made_holds_up_no_answer(
     meter._want_spare = True
     monkeypatch.setattr(meter.journal, "make_spare", full)
     await settled(meter)
+    assert "cannot grow" in meter.scarce
+    assert not meter.refusal, "there is room left"
+    while meter.journal.room > 0:
+        meter.attempt(usage(uuid7()))
     assert "cannot grow" in meter.refusal
     monkeypatch.undo()
     meter.sweep(0.0)
-    await settled(meter)
-    while meter.refusal:
+    while meter.scarce:
         await asyncio.sleep(0.01)
+    assert not meter.refusal
     meter.close()
 
 

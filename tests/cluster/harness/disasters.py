@@ -6,6 +6,7 @@ Each names what its callers may see beside whole answers: a stream whose engine 
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ BILLING_AWAY_SECONDS = float(os.environ.get("TEST_BILLING_AWAY_SECONDS", "600"))
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
 BILLING, ROUTER = "deploy/tidegate-billing", "sts/tidegate-router"
 COLD = "cold"
+SMALL_VOLUME = "11Mi"  # two segments of a journal and what it leaves free, and no third
 HELD_SECONDS = 290.0
 """Less than a request that is no stream may wait: Kubernetes' own controllers and kubelets take a
 minute and more after an API server's return."""
@@ -189,31 +191,38 @@ def billing_away(stage: Stage) -> None:
         stage.pause(BILLING_AWAY_SECONDS / 2)
         scale(stage, BILLING, 1)
         parts.ready(stage.cluster, "billing", 1)
-        stage.settled()
+        stage.caught_up()
     stage.more(50)
     sleep(stage)
 
 
 def journal_full(stage: Stage) -> None:
-    """A router's volume is full: it refuses, and serves again when its records have gone."""
+    """A router's volume fills up: it leaves the Service while it can still serve, then refuses, is
+    killed, comes back and refuses, and serves again when its records have gone."""
     wake(stage)
     number = ROUTERS
-    stage.small_volume(f"data-tidegate-router-{number}", "3Mi")
+    stage.small_volume(f"data-tidegate-router-{number}", SMALL_VOLUME)
     scale(stage, ROUTER, number + 1)
     try:
         stage.routers(number + 1)
-        found = {p["metadata"]["name"]: p for p in parts.parts(stage.cluster, "router")}
-        address = found[f"tidegate-router-{number}"]["status"]["podIP"]
         with stage.moment("a router's volume is full"):
             scale(stage, BILLING, 0)
-            refused = _until_refused(stage, f"http://{address}:8080")
+            router = parts.named(stage.cluster, f"tidegate-router-{number}")
+            gateway = f"http://{router['status']['podIP']}:8080"
+            refused = _until_refused(stage, gateway)
             assert refused.json()["error"]["code"] == "metering_unavailable", refused.text
+            wait_for(lambda: parts.metric(router, "tidegate_in_flight") == 0, "nobody left on it")
+            parts.kill(router)
+            wait_for(lambda: parts.metric(router, "tidegate_journal_unacked") > 0, "it is back")
+            assert _ask(stage, gateway).status_code == 503
+            assert not kubectl.is_true(
+                parts.named(stage.cluster, router["metadata"]["name"]), "Ready"
+            )
             scale(stage, BILLING, 1)
             parts.ready(stage.cluster, "billing", 1)
-            wait_for(
-                lambda: _ask(stage, f"http://{address}:8080").status_code == 200, "it serves", 60
-            )
-        stage.settled()
+            wait_for(lambda: _ask(stage, gateway).status_code == 200, "it serves", 60)
+            parts.restarted(stage.cluster, "router", router)
+        stage.caught_up()
     finally:
         scale(stage, ROUTER, number)
     sleep(stage)
@@ -231,7 +240,7 @@ def ledger_full(stage: Stage) -> None:
         wait_for(lambda: _full(volume) and stage.unacknowledged() > 100, "a full volume", 600)
         stage.more(50)
         run("mount", "-o", "remount,size=1g", volume)
-        stage.settled()
+        stage.caught_up()
     stage.more(50)
     sleep(stage)
 
@@ -242,16 +251,31 @@ def _full(volume: Path) -> bool:
 
 
 def _ask(stage: Stage, gateway: str) -> httpx.Response:
-    key = stage.tidegate.key(TENANTS[0])
+    with httpx.Client(trust_env=False, timeout=60) as client:
+        return _asked(client, stage.tidegate.key(TENANTS[0]), gateway)
+
+
+def _asked(client: httpx.Client, key: str, gateway: str) -> httpx.Response:
     body = {"model": NAME, "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
-    headers = {"authorization": f"Bearer {key}"}
-    url = f"{gateway}/v1/chat/completions"
-    return httpx.post(url, json=body, headers=headers, timeout=60, trust_env=False)
+    headers = {"authorization": f"Bearer {key}", "x-request-id": "x" * 128}
+    return client.post(f"{gateway}/v1/chat/completions", json=body, headers=headers)
 
 
 def _until_refused(stage: Stage, gateway: str) -> httpx.Response:
-    for _ in range(20_000):
-        answer = _ask(stage, gateway)
-        if answer.status_code != 200:
-            return answer
-    raise AssertionError("a volume of 3 MiB took 20,000 requests")
+    """Ask with sixteen hands until one is refused; that answer."""
+    key = stage.tidegate.key(TENANTS[0])
+    refused: list[httpx.Response] = []
+
+    def hand(client: httpx.Client) -> None:
+        for _ in range(2000):
+            answer = _asked(client, key, gateway)
+            if answer.status_code != 200:
+                refused.append(answer)
+            if refused:
+                return
+
+    with httpx.Client(trust_env=False, timeout=60) as client, ThreadPoolExecutor(16) as hands:
+        for done in [hands.submit(hand, client) for _ in range(16)]:
+            done.result()
+    assert refused, f"a volume of {SMALL_VOLUME} took 32,000 requests"
+    return refused[0]

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from . import kubectl
 from .installed import SYSTEM
 from .kubectl import is_true, items, wait_for
 from .layout import Cluster
@@ -21,6 +22,11 @@ def parts(cluster: Cluster, part: str) -> list[dict[str, Any]]:
     """The running pods of a part of the platform."""
     found = items(cluster, "pods", SYSTEM, f"app.kubernetes.io/component={part}")
     return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+
+def named(cluster: Cluster, name: str) -> dict[str, Any]:
+    """A pod of the platform as it is now."""
+    return kubectl.get(cluster, "pod", name, SYSTEM) or {}
 
 
 def restarts(pod: dict[str, Any]) -> int:

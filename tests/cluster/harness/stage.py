@@ -186,6 +186,11 @@ class Stage:
         pods = parts.parts(self.cluster, "router")
         return sum(max(0.0, parts.metric(pod, "tidegate_journal_unacked")) for pod in pods)
 
+    def caught_up(self, seconds: float = 120) -> None:
+        """Wait until billing has all but what is under way: two records for each caller."""
+        limit = 2 * self.load.state()["callers"]
+        wait_for(lambda: self.unacknowledged() <= limit, "billing caught up", seconds)
+
     def reload(self) -> None:
         """Give nodes the images that a kubelet short of disk has removed."""
         for node in self.cluster.nodes:
