@@ -211,7 +211,7 @@ def journal_full(stage: Stage) -> None:
             gateway = f"http://{router['status']['podIP']}:8080"
             refused = _until_refused(stage, gateway)
             assert refused.json()["error"]["code"] == "metering_unavailable", refused.text
-            wait_for(lambda: parts.metric(router, "tidegate_in_flight") == 0, "nobody left on it")
+            wait_for(lambda: not stage.in_flight(NAME, [router]), "nobody left on it")
             parts.kill(router)
             wait_for(lambda: parts.metric(router, "tidegate_journal_unacked") > 0, "it is back")
             assert _ask(stage, gateway).status_code == 503

@@ -90,8 +90,15 @@ class Stage:
 
     def held(self, name: str, routers: Iterable[dict[str, Any]]) -> float:
         """Requests that wait for a model at these routers; they are asked themselves."""
+        return self._gauge("tidegate_held", name, routers)
+
+    def in_flight(self, name: str, routers: Iterable[dict[str, Any]]) -> float:
+        """Requests of a model that are being served through these routers."""
+        return self._gauge("tidegate_in_flight", name, routers)
+
+    def _gauge(self, gauge: str, name: str, routers: Iterable[dict[str, Any]]) -> float:
         label = f'{{deployment="{self.space}/{name}",model="{name}"}}'
-        return sum(max(0.0, parts.metric(pod, f"tidegate_held{label}")) for pod in routers)
+        return sum(max(0.0, parts.metric(pod, f"{gauge}{label}")) for pod in routers)
 
     # The model
 
