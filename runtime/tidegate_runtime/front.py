@@ -71,7 +71,7 @@ class Handler(Protocol):
     fronts: set["Front"]
     buffered: int
     heard_at: float
-    """When somebody last came, by the loop's clock."""
+    """When somebody last came (or, as we end, an answer ended), by the loop's clock."""
 
     @property
     def leaving(self) -> bool:
@@ -281,6 +281,11 @@ class Front(asyncio.Protocol):
         """Write bytes of an answer that is framed already."""
         if self.transport is not None:
             self.transport.write(data)
+
+    @property
+    def receiving(self) -> bool:
+        """Whether a request has begun to come and is not whole."""
+        return not self._whole and self._refusal is None
 
     def finish(self) -> None:
         """The answer is whole: close, or take the next request."""

@@ -325,8 +325,11 @@ class Gate:
         return self.ending or bool(self.meter.scarce)
 
     def quiet(self, seconds: float) -> bool:
-        """Whether nothing is being served, and nobody has come for so long."""
-        return not self.live and self.loop.time() - self.heard_at >= seconds
+        """Whether nothing is being served or received, and for so long nobody has come and no answer
+        has ended: who gets one asks again on the same connection, not knowing that we leave."""
+        if self.live or self.loop.time() - self.heard_at < seconds:
+            return False
+        return not any(front.receiving for front in self.fronts)
 
     def stop(self) -> None:
         """Refuse what waits and what comes; what runs goes on."""
@@ -365,6 +368,8 @@ class Gate:
     def ended(self, exchange: Exchange, status: int) -> None:
         """An exchange is over."""
         self.live.discard(exchange)
+        if self.ending:
+            self.heard_at = self.loop.time()
         self.requests[exchange.model.view.name, status] += 1
 
 

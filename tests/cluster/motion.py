@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 from harness import cluster as clusters
 from harness import disasters, installed, scenarios, upgrades
+from harness.api import Refused
 from harness.command import CommandFailed
 from harness.installed import Platform
 from harness.judged import Judgement
@@ -116,6 +118,9 @@ def row(name: str, seed: int, seconds: float, made: Judgement) -> dict[str, Any]
     }  # fmt: skip
 
 
+FAULTS = (AssertionError, LookupError, OSError, CommandFailed, Refused, httpx.HTTPError)
+"""What ends one scenario, and not those after it. TimeoutError is an OSError."""
+
 COLUMNS = (
     "scenario", "seed", "seconds", "requests", "streams_of_10s", "answered", "broken", "cut", "failed",
     "billed_tokens", "generated_tokens", "longest_gap",
@@ -144,7 +149,7 @@ def main() -> int:
             keep = chosen.keep / f"{name}-{chosen.seed}.log" if chosen.keep else None
             try:
                 made = play(tidegate, image, SCENARIOS[name], chosen.seed, keep)
-            except (AssertionError, TimeoutError, CommandFailed) as fault:
+            except FAULTS as fault:
                 made = Judgement(wrong=[f"{type(fault).__name__}: {fault}"])
             told = row(name, chosen.seed, time.monotonic() - began, made)
             rows.append(told)

@@ -80,6 +80,35 @@ async def test_a_router_that_ends_serves_what_waits_and_what_its_connections_bri
             assert last.headers["connection"] == "close"
 
 
+async def test_a_router_that_ends_is_not_quiet_while_a_request_comes_or_an_answer_has_just_ended(
+    tmp_path: Path,
+) -> None:
+    flags = ("--ttft-ms", "300", "--tokens-per-second", "500")
+    with sim_process.running(tmp_path, *flags, guard="") as sim:
+        async with running(tmp_path) as one:
+            replica = Replica(id="r", deployment="t/m", url=sim.url, state="ready", guard="")
+            one.world(VIEW, replicas=(replica,))
+            body = msgspec.json.encode(BODY)
+            head = f"authorization: Bearer sk\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+            reader, writer = await asyncio.open_connection("127.0.0.1", one.client.base_url.port)
+            writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n" + head + body[:9])
+            while not any(front.receiving for front in one.gate.fronts):
+                await asyncio.sleep(0.005)
+            one.gate.end()
+            assert not one.gate.quiet(0.0), "half of a request is here"
+            writer.write(body[9:])
+            while not one.gate.live:
+                await asyncio.sleep(0.005)
+            one.gate.heard_at -= 1000.0  # as if its answer took so long
+            assert b"200 OK" in await reader.readline()
+            while one.gate.live:
+                await asyncio.sleep(0.005)
+            assert one.gate.quiet(0.0)
+            assert not one.gate.quiet(60.0), "its caller may ask again"
+            writer.close()
+            await writer.wait_closed()
+
+
 async def test_a_router_that_stops_refuses_what_waits(tmp_path: Path) -> None:
     async with running(tmp_path) as one:
         waiting = await one.held()

@@ -82,9 +82,10 @@ def restarted(cluster: Cluster, part: str, before: dict[str, Any]) -> None:
     """Wait until the killed container runs again and is ready."""
 
     def look() -> bool:
-        pods = parts(cluster, part)
-        pod = next(p for p in pods if p["metadata"]["uid"] == before["metadata"]["uid"])
-        states = pod["status"]["containerStatuses"]
+        pod = named(cluster, before["metadata"]["name"])
+        states = pod["status"].get("containerStatuses", []) if pod else []
+        if not states or pod["metadata"]["uid"] != before["metadata"]["uid"]:
+            return False
         return restarts(pod) > restarts(before) and all(one["ready"] for one in states)
 
     wait_for(look, f"{part} restarted", 60)
