@@ -86,18 +86,22 @@ def kill_routers(stage: Stage) -> None:
 
 def lose_node(stage: Stage) -> None:
     """A node's kubelet, containerd and pods die; somebody taints it out of service; it comes back."""
+    cold(stage)
     wake(stage)
     node = stage.cluster.nodes[1]
     with stage.moment(f"{node.name} is lost", kills=True), faults.lost(stage.cluster, node):
+        held = Held(stage)  # its engine may be placed there, since nobody knows yet
         wait_for(lambda: not _ready(stage, node.name), f"{node.name} not Ready", 90)
         stage.tidegate.kubectl("taint", "node", node.name, OUT_OF_SERVICE, "--overwrite")
         stage.replicas(3, 180)
         stage.routers(ROUTERS)
+        held.answered()
         stage.more(100)
     with stage.moment(f"{node.name} is back"):
         stage.tidegate.kubectl("taint", "node", node.name, f"{OUT_OF_SERVICE}-")
         stage.more(50)
     sleep(stage)
+    assert stage.retried(), "requests that were sent to lost engines are asked again elsewhere"
 
 
 def _ready(stage: Stage, node: str) -> bool:
@@ -106,11 +110,13 @@ def _ready(stage: Stage, node: str) -> bool:
 
 def evict(stage: Stage) -> None:
     """The disk of a node is short: its kubelet evicts what runs there."""
+    cold(stage)
     wake(stage)
     node = stage.cluster.nodes[1]
     with stage.moment(f"disk pressure on {node.name}", kills=True):
         with faults.short_of_disk(stage.cluster, node):
             wait_for(lambda: not _engines_on(stage, node.name), "all engines evicted", 180)
+            Held(stage).answered()
             stage.replicas(3, 180)
             stage.routers(ROUTERS)
             stage.more(50)
@@ -153,8 +159,8 @@ def etcd_restart(stage: Stage) -> None:
 
 
 def operator_between(stage: Stage) -> None:
-    """kill -9 of the operator between a wake and its scale write: the API server does not answer
-    it, and answers again when the operator is gone."""
+    """kill -9 of the operator between a wake and its scale write: the API server stands still when
+    it is sent, and is killed with it, so that nobody carries it out."""
     cold(stage)
     wake(stage)
     routers = parts.parts(stage.cluster, "router")
@@ -166,6 +172,8 @@ def operator_between(stage: Stage) -> None:
                 held = Held(stage)
                 wait_for(lambda: stage.held(COLD, routers), "a request that waits")
                 parts.kill(leader)
+                with faults.api_away(stage.cluster):
+                    pass
             held.answered()
             parts.restarted(stage.cluster, "operator", leader)
     sleep(stage)

@@ -119,6 +119,8 @@ def drain_node(stage: Stage) -> None:
 
 def cancel_drain(stage: Stage) -> None:
     """Two replicas drain because a person wants one; demand takes them back when that is over."""
+    # An engine that serves nobody yet is let go at once, and there is nothing to take back.
+    wait_for(lambda: min(_running(stage, one) for one in stage.engines()) >= 8, "all are busy")
     before = {pod["metadata"]["uid"] for pod in stage.engines()}
     annotate = ("-n", stage.space, "annotate", "mdep", NAME, "--overwrite")
     with stage.moment("a drain that demand takes back"):
@@ -161,17 +163,19 @@ def briefly(stage: Stage) -> None:
     sleep(stage)
 
 
+def _running(stage: Stage, pod: dict[str, Any]) -> float:
+    """Requests on an engine, in its own words."""
+    guard = stage.tidegate.guard(NAME, stage.space)
+    url = f"http://{pod['status']['podIP']}:{contract.ENGINE_PORT}/metrics"
+    headers = {"authorization": f"Bearer {guard}"}
+    return leave.busy(httpx.get(url, headers=headers, timeout=10, trust_env=False).text)
+
+
 def busiest(stage: Stage) -> dict[str, Any]:
     """The engine with most requests on it; there are some."""
-    guard = stage.tidegate.guard(NAME, stage.space)
-
-    def running(pod: dict[str, Any]) -> float:
-        url = f"http://{pod['status']['podIP']}:{contract.ENGINE_PORT}/metrics"
-        headers = {"authorization": f"Bearer {guard}"}
-        return leave.busy(httpx.get(url, headers=headers, timeout=10, trust_env=False).text)
 
     def look() -> dict[str, Any] | None:
-        loads = {running(pod): pod for pod in stage.engines() if contract.answered(pod)}
+        loads = {_running(stage, pod): pod for pod in stage.engines() if contract.answered(pod)}
         return loads[max(loads)] if loads and max(loads) >= 5 else None
 
     return wait_for(look, "an engine with five requests on it")

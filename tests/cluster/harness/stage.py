@@ -8,6 +8,7 @@ takes, and callers ask meanwhile.
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -217,6 +218,12 @@ class Stage:
             return all(parts.metric(p, "tidegate_journal_unacked") == 0 for p in pods)
 
         wait_for(look, "all journals acknowledged", seconds)
+
+    def retried(self) -> int:
+        """Requests of this run that more than one engine was asked, by the ledger."""
+        self.settled()
+        asked = Counter(row["request_id"] for row in self.tidegate.ledger(self.begun))
+        return sum(attempts > 1 for attempts in asked.values())
 
     def unclosed(self) -> list[dict[str, Any]]:
         """Engines of this run whose tokens the ledger does not explain; where no engine was killed,
