@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import httpx
 import pytest
@@ -32,13 +32,14 @@ SOUND = ["--start-seconds", "0.1", "--ttft-ms", "5"]
 
 
 class Place(NamedTuple):
-    """Where the models are. `refusing`: a namespace whose quota allows no pod. `api`, `gateway`:
-    clients of the API server and, with the tenant's key, of the routers."""
+    """Where the models are. `full`: a namespace whose quota allows no pod; `strict`: one whose limits
+    allow no pod of ours, which nobody can know before it is made. `api`, `gateway`: clients of the API server and, with the tenant's key, of the routers."""
 
     tidegate: Platform
     cluster: Cluster
     space: str
-    refusing: str
+    full: str
+    strict: str
     api: httpx.Client
     gateway: httpx.Client
 
@@ -75,7 +76,7 @@ class Row:
     passing: bool = False
     grace: int = 120
     then: tuple[str, ...] = ()
-    quota: bool = False
+    where: Literal["space", "full", "strict"] = "space"
     timeout: int = 1800
 
     @property
@@ -93,7 +94,7 @@ class Row:
 
     def space(self, place: "Place") -> str:
         """Its namespace."""
-        return place.refusing if self.quota else place.space
+        return str(getattr(place, self.where))
 
 
 class Told(NamedTuple):
@@ -166,15 +167,13 @@ def sim_instead(place: Place, row: Row) -> None:
 
 def quota_is_raised(place: Place, row: Row) -> None:
     del row
-    place.tidegate.kubectl(
-        "-n",
-        place.refusing,
-        "patch",
-        "resourcequota",
-        "none",
-        "-p",
-        '{"spec":{"hard":{"pods":"9"}}}',
-    )
+    more = '{"spec":{"hard":{"pods":"9"}}}'
+    place.tidegate.kubectl("-n", place.full, "patch", "resourcequota", "none", "-p", more)
+
+
+def limits_go(place: Place, row: Row) -> None:
+    del row
+    place.tidegate.kubectl("-n", place.strict, "delete", "limitrange", "tiny")
 
 
 ROWS = [
@@ -229,32 +228,39 @@ ROWS = [
         },
         passing=True,
     ),
-    Row("no-quota", "QuotaExceeded", "/none: 0 of 0 are taken", quota_is_raised, passing=True, quota=True),
+    Row("no-quota", "QuotaExceeded", "/none: 0 of 0 are taken", quota_is_raised, passing=True, where="full"),
+    Row("too-strict", "PodsRefused", "maximum memory usage per Container is", limits_go, passing=True, where="strict"),
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def place(tidegate: Platform, own_cluster: Cluster, engine: Future[None]) -> Iterator[Place]:
-    """Two namespaces of a tenant that may name images; the second allows no pod."""
+    """Three namespaces of a tenant that may name images; two allow no pod."""
     engine.result()
     on_nodes(own_cluster, "rm", LATE_IMAGE)
     with (
         fresh(tidegate, "fail", "builder") as space,
-        fresh(tidegate, "refuse", "builder") as refusing,
+        fresh(tidegate, "full", "builder") as full,
+        fresh(tidegate, "strict", "builder") as strict,
         rest.client(own_cluster) as api,
         tidegate.client("builder", timeout=150) as gateway,
     ):
-        limits = {
+        quota = {
             "apiVersion": "v1", "kind": "ResourceQuota",
-            "metadata": {"name": "none", "namespace": refusing},
+            "metadata": {"name": "none", "namespace": full},
             "spec": {"hard": {"pods": "0"}},
         }  # fmt: skip
-        apply(own_cluster, limits)
+        limits = {
+            "apiVersion": "v1", "kind": "LimitRange",
+            "metadata": {"name": "tiny", "namespace": strict},
+            "spec": {"limits": [{"type": "Container", "max": {"memory": "1Mi"}}]},
+        }  # fmt: skip
+        apply(own_cluster, quota, limits)
         wait_for(
-            lambda: (get(own_cluster, "resourcequota", "none", refusing) or {}).get("status"),
+            lambda: (get(own_cluster, "resourcequota", "none", full) or {}).get("status"),
             "the quota in force",
         )
-        yield Place(tidegate, own_cluster, space, refusing, api, gateway)
+        yield Place(tidegate, own_cluster, space, full, strict, api, gateway)
         tidegate.kubectl("label", "node", own_cluster.nodes[0].name, f"{LABEL}-")
         tidegate.kubectl("delete", "pv", "late", "--ignore-not-found", "--wait=false")
 
@@ -388,7 +394,7 @@ def test_a_node_that_is_lost(place: Place, stories: dict[str, Future[Story]]) ->
     """Its replica is told as lost and replaced elsewhere within seconds; a stream on it ends well,
     for the node may be only unheard of; its pod ends when the node is back, and is counted."""
     wait(stories.values())
-    for space in (place.space, place.refusing):
+    for space in (place.space, place.full, place.strict):
         place.tidegate.kubectl("-n", space, "delete", "mdep", "--all", "--wait=true")
         wait_for(lambda space=space: not place.get(space, "pods")["items"], "no other pods", 90)
     here, there = nodes(place)
