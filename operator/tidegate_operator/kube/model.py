@@ -193,11 +193,12 @@ class Model:
             wanted = asked + len(self.draining)
             return Steps(wanted if wanted > current else None)
         if asked < keeping:
-            mark = self._choose(keeping - asked, picture, now)
+            # Replicas that have no pod go first: their count is lowered, and nobody is seen out.
+            podless = min(max(0, keeping - len(self.staying())), keeping - asked)
+            mark = self._choose(keeping - asked - podless, picture, now)
             self.draining.update(dict.fromkeys(mark, now))
-            missing = keeping - asked - len(mark)
-            if missing > 0 and not self.draining:  # fewer pods than replicas: nothing to see out
-                return Steps(current - missing)
+            if podless:
+                return Steps(current - podless)
         return Steps(release=self._seen_out(picture, now))
 
     def _choose(self, count: int, picture: Picture, now: float) -> list[str]:
