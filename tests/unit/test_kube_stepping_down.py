@@ -1,6 +1,8 @@
 """A step down at its seams: replicas that have no pod, writes under way, pods between two lives."""
 
-from one_model import T, heard, made, pod
+import pytest
+
+from one_model import T, deployment, heard, made, pod
 from tidegate_operator.autoscale import Override
 from tidegate_operator.demand import Picture
 from tidegate_operator.kube.model import Steps
@@ -32,3 +34,74 @@ def test_beside_replicas_without_a_pod_those_too_many_drain_as_well() -> None:
     model.scaled(3, T, 2)
     assert model.evaluate(picture, T).replicas is None
     assert model.ready() == ["a"]
+
+
+def test_while_the_write_for_a_released_pod_is_under_way_nobody_else_drains() -> None:
+    model, picture = made(2, pod("a"), pod("b"), idle_seconds=500), Picture()
+    model.override = Override(1, 2 * T)
+    heard(picture, T, in_flight=1, replicas=[ReplicaDemand(id="a.0", in_flight=1)])
+    model.evaluate(picture, T)
+    assert list(model.draining) == ["b"]
+    assert model.let_go(("b",), T) == 1
+    assert model.evaluate(picture, T) == Steps()
+    assert not model.draining
+    assert model.ready() == ["a"]
+    model.scaled(1, T, 2)
+    assert model.evaluate(picture, T) == Steps()
+    assert model.ready() == ["a"]
+
+
+def test_nor_is_another_drain_taken_back_meanwhile() -> None:
+    pods = [pod("a"), pod("b"), pod("c")]
+    model, picture = made(3, *pods, idle_seconds=500), Picture()
+    model.override = Override(1, 2 * T)
+    heard(picture, T, in_flight=1, replicas=[ReplicaDemand(id="a.0", in_flight=1)])
+    model.evaluate(picture, T)
+    assert model.let_go(("b",), T) == 2
+    model.evaluate(picture, T)
+    assert list(model.draining) == ["c"]
+    model.observe(deployment(2, version=2), pods)  # the watch is faster than the answer
+    model.evaluate(picture, T)
+    assert list(model.draining) == ["c"]
+    model.scaled(2, T, 2)
+    model.evaluate(picture, T)
+    assert list(model.draining) == ["c"]
+
+
+def test_a_write_that_failed_counts_no_more() -> None:
+    model, picture = made(1, pod("a")), Picture()
+    model.off = True
+    heard(picture, T)
+    model.evaluate(picture, T)
+    since = dict(model.draining)
+    model.let_go(("a",), T)
+    model.keep(("a",), since)
+    model.off = False
+    model.evaluate(picture, T)
+    heard(picture, T, held=1)
+    assert model.evaluate(picture, T).replicas is None, "the replica is still there"
+    assert model.ready() == ["a"]
+
+
+@pytest.mark.parametrize("watch_is_first", [False, True])
+def test_a_count_that_is_raised_again_takes_a_released_pod_back(watch_is_first: bool) -> None:
+    """A wake right after the write to zero: Kubernetes may keep the pod that is there, and warm."""
+    model, picture = made(1, pod("a"), pod("b")), Picture()
+    model.off = True
+    heard(picture, T)
+    model.evaluate(picture, T)
+    model.observe(deployment(2, version=2), [pod("a"), pod("b")])
+    model.evaluate(picture, T)
+    assert model.let_go(tuple(model.draining), T) == 0
+    model.scaled(0, T, 3)
+    model.off = False
+    heard(picture, T + 1, held=1)
+    assert model.evaluate(picture, T + 1).replicas == 1
+    assert model.ready() == [], "the next count has yet to be written"
+    if watch_is_first:
+        model.observe(deployment(1, version=4), [pod("a"), pod("b")])
+    model.scaled(1, T + 1, 4)
+    assert len(model.ready()) == 1, "as many as Kubernetes may keep"
+    ended = pod("a") | {"metadata": {**pod("a")["metadata"], "deletionTimestamp": "2026-01-01"}}
+    model.observe(deployment(1, version=4), [ended])
+    assert model.ready() == []

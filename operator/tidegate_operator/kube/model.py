@@ -95,6 +95,7 @@ class Model:
         self.pods: dict[str, Object] = {}
         self.draining: dict[str, float] = {}
         self.released: dict[str, float] = {}
+        self._lowering: int | None = None  # the count for whom was let go, until it is written
         self.blocked: Trouble | None = None
         self.rolling = False
         self.child_refused = ""
@@ -114,6 +115,7 @@ class Model:
 
     def observe(self, deployment: Object | None, pods: Iterable[Object]) -> None:
         """Take in what the API server says of the Deployment (None: there is none) and its pods."""
+        before = self.replicas
         if deployment is None:
             self.replicas, self._version = None, 0
         elif int(deployment["metadata"].get("resourceVersion") or 0) >= self._version:
@@ -130,6 +132,7 @@ class Model:
         # One that somebody else deletes has its successor already, and may be stuck on a lost node.
         for ending in [uid for uid in self.draining if _ends(self.pods[uid])]:
             del self.draining[ending]
+        self._take_back(before)
         self.failing.forget(self.pods)
         self._steps_of_the_start()
 
@@ -185,7 +188,8 @@ class Model:
         for uid in [u for u, at in self.released.items() if now - at > RELEASE_SECONDS]:
             if not _ends(self.pods[uid]):
                 del self.released[uid]  # Kubernetes took another one: this one serves again
-        current = self.replicas or 0
+        # Who was let go is no replica any more, though the write that says so is still under way.
+        current = (self.replicas or 0) if self._lowering is None else self._lowering
         keeping = current - len(self.draining)
         if asked > keeping:
             for uid in list(self.draining)[: asked - keeping]:
@@ -225,17 +229,22 @@ class Model:
         for uid in going:
             del self.draining[uid]
             self.released[uid] = now
-        return max(0, (self.replicas or 0) - len(going))
+        self._lowering = max(0, (self.replicas or 0) - len(going))
+        return self._lowering
 
     def keep(self, pods: Sequence[str], since: Mapping[str, float]) -> None:
-        """The write that was to let these go has failed: they drain as before, and may serve."""
+        """The write that was to let these go has failed: they drain as before, and may serve.
+        Nothing where it was acknowledged."""
+        if self._lowering is None:
+            return
+        self._lowering = None
         for uid in pods:
             if self.released.pop(uid, None) is not None and uid in self.pods:
                 self.draining[uid] = since.get(uid, 0.0)
 
     def adopt(self) -> None:
         """Take over: another operator may have decided meanwhile."""
-        self.scaling, self.gives_way_to = None, ""
+        self.scaling, self.gives_way_to, self._lowering = None, "", None
         # What this one knew of starts is from before another led, and answers nobody of today.
         self.failing, self.cold = self.failing.anew(), ColdStart()
 
@@ -292,10 +301,22 @@ class Model:
     def scaled(self, replicas: int, at: float, version: int) -> None:
         """The scale write was acknowledged. What a watch tells from before it counts no more: on an
         old count a second pod would be seen out for the same step down."""
+        self._lowering = None
         if version >= self._version:
-            self.replicas, self._version = replicas, version
+            before, self.replicas, self._version = self.replicas, replicas, version
+            self._take_back(before)
         if self.cold.id and not self.cold.scaled_at:
             self.cold = self.cold._replace(scaled_at=at)
+
+    def _take_back(self, before: int | None) -> None:
+        """Where the count is higher than `before`, Kubernetes may keep whom it has not begun to
+        delete: as many as that serve again, for they are warm."""
+        replicas = self.replicas or 0
+        if before is None or replicas <= before or self._lowering is not None:
+            return
+        alive = [uid for uid in self.released if not _ends(self.pods[uid])]
+        for uid in alive[: max(0, replicas - len(self.staying()))]:
+            del self.released[uid]
 
     def _steps_of_the_start(self) -> None:
         if not self.cold.id or self.cold.answered_at or not self.staying():

@@ -122,9 +122,8 @@ class Scaler:
             return  # taken back meanwhile, or the marks have yet to come back from the server
         try:
             await self._scale(model, model.let_go(tuple(since), time.time()))
-        except ApiError:
+        finally:
             model.keep(tuple(since), since)
-            raise
 
     @staticmethod
     def _pod_path(pod: Object) -> str:
