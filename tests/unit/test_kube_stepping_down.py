@@ -1,5 +1,7 @@
 """A step down at its seams: replicas that have no pod, writes under way, pods between two lives."""
 
+from typing import Any
+
 import pytest
 
 from one_model import T, deployment, heard, made, pod
@@ -105,3 +107,31 @@ def test_a_count_that_is_raised_again_takes_a_released_pod_back(watch_is_first: 
     ended = pod("a") | {"metadata": {**pod("a")["metadata"], "deletionTimestamp": "2026-01-01"}}
     model.observe(deployment(1, version=4), [ended])
     assert model.ready() == []
+
+
+def crashing(uid: str, restarts: int, *, draining: bool = False, state: str = "waiting") -> Any:
+    """A pod whose engine has ended, or runs again."""
+    status = {"name": "engine", "restartCount": restarts, "state": {state: {}}}
+    return pod(uid, ready=False, draining=draining, containerStatuses=[status])
+
+
+@pytest.mark.parametrize(
+    ("there", "out"),
+    [
+        (crashing("a", 1, draining=True), True),
+        (crashing("a", 0, draining=True, state="terminated"), True),
+        # The kubelet may start it again before any router has seen the mark.
+        (crashing("a", 1), False),
+        (crashing("a", 1, draining=True, state="running"), False),
+        (crashing("a", 0, draining=True), False),  # its first start, which routers wait for
+    ],
+)
+def test_a_draining_pod_between_two_lives_is_let_go_at_once(there: Any, out: bool) -> None:
+    model, picture = made(1, pod("a")), Picture()
+    model.drain_seconds = 2 * T
+    model.off = True
+    heard(picture, T)
+    model.evaluate(picture, T)
+    model.observe(deployment(1), [there])
+    heard(picture, T + 1)  # no router names a life that has ended
+    assert model.evaluate(picture, T + 1).release == (("a",) if out else ())

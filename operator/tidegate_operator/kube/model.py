@@ -16,14 +16,13 @@ from tidegate_operator.capacity import Shape, Wait
 from tidegate_operator.demand import Picture, Total
 from tidegate_operator.drain import busy, choose, may_stop
 from tidegate_operator.kube.failing import Failing, Seen, new_start_id, not_created, version
+from tidegate_operator.kube.pods import created, draining_mark, ends, rolling, serves, silent
 from tidegate_operator.outcome import Trouble
 from tidegate_runtime.contract.cluster import (
-    DRAINING,
     answered,
     condition,
     engine_status,
     epoch,
-    lost,
     seconds,
 )
 from tidegate_runtime.contract.links import Failure, ReplicaDemand
@@ -125,12 +124,12 @@ class Model:
         self._asked_for = "" if deployment is None else version(deployment)
         self.pods = {pod["metadata"]["uid"]: pod for pod in pods}
         self._answered = {epoch(pod) for pod in self.pods.values() if answered(pod)}
-        self._serving = {uid for uid, pod in self.pods.items() if _serves(pod)}
+        self._serving = {uid for uid, pod in self.pods.items() if serves(pod)}
         for known in (self.draining, self.released):
             for gone in [uid for uid in known if uid not in self.pods]:
                 del known[gone]
         # One that somebody else deletes has its successor already, and may be stuck on a lost node.
-        for ending in [uid for uid in self.draining if _ends(self.pods[uid])]:
+        for ending in [uid for uid in self.draining if ends(self.pods[uid])]:
             del self.draining[ending]
         self._take_back(before)
         self.failing.forget(self.pods)
@@ -139,13 +138,13 @@ class Model:
     def staying(self) -> list[str]:
         """Pods that serve or will."""
         leaving = self.draining.keys() | self.released.keys()
-        return [uid for uid, pod in self.pods.items() if uid not in leaving and not _ends(pod)]
+        return [uid for uid, pod in self.pods.items() if uid not in leaving and not ends(pod)]
 
     def marks(self) -> Marks:
         """What differs between the pods' marks and what is decided."""
         leaving = self.draining.keys() | self.released.keys()
-        marked = {uid for uid, pod in self.pods.items() if _mark(pod)}
-        alive = {uid for uid, pod in self.pods.items() if not _ends(pod)}
+        marked = {uid for uid, pod in self.pods.items() if draining_mark(pod)}
+        alive = {uid for uid, pod in self.pods.items() if not ends(pod)}
         return Marks(tuple(leaving - marked), tuple((marked - leaving) & alive))
 
     def ready(self) -> list[str]:
@@ -186,7 +185,7 @@ class Model:
 
     def _steps(self, picture: Picture, now: float, asked: int) -> Steps:
         for uid in [u for u, at in self.released.items() if now - at > RELEASE_SECONDS]:
-            if not _ends(self.pods[uid]):
+            if not ends(self.pods[uid]):
                 del self.released[uid]  # Kubernetes took another one: this one serves again
         # Who was let go is no replica any more, though the write that says so is still under way.
         current = (self.replicas or 0) if self._lowering is None else self._lowering
@@ -208,7 +207,7 @@ class Model:
     def _choose(self, count: int, picture: Picture, now: float) -> list[str]:
         staying = {epoch(self.pods[uid]): uid for uid in self.staying()}
         loads = [
-            one._replace(ready=_serves(self.pods[staying[one.id]]))
+            one._replace(ready=serves(self.pods[staying[one.id]]))
             for one in busy(staying, picture.lines(now))
         ]
         return [staying[one] for one in choose(loads, count)]
@@ -219,7 +218,7 @@ class Model:
         for uid, since in self.draining.items():
             pod = self.pods[uid]
             verdict = may_stop(epoch(pod), lines, since, self.drain_seconds, now)
-            if verdict.stop or not pod.get("status", {}).get("podIP"):
+            if verdict.stop or silent(pod):
                 out.append(uid)
         return tuple(out)
 
@@ -252,8 +251,8 @@ class Model:
         """What the last one had decided: the pods that it marked are on their way out, and were no
         longer among the replicas that it wanted. A pod whose end has begun counts no more."""
         for uid, pod in self.pods.items():
-            mark = _mark(pod)
-            if mark and uid not in self.released and not _ends(pod):
+            mark = draining_mark(pod)
+            if mark and uid not in self.released and not ends(pod):
                 self.draining.setdefault(uid, float(mark) if mark.isdigit() else 0.0)
         self.desired = max(0, replicas - len(self.draining))
         return State.initial(self.desired, now, self.last_request or None)
@@ -314,14 +313,14 @@ class Model:
         replicas = self.replicas or 0
         if before is None or replicas <= before or self._lowering is not None:
             return
-        alive = [uid for uid in self.released if not _ends(self.pods[uid])]
+        alive = [uid for uid in self.released if not ends(self.pods[uid])]
         for uid in alive[: max(0, replicas - len(self.staying()))]:
             del self.released[uid]
 
     def _steps_of_the_start(self) -> None:
         if not self.cold.id or self.cold.answered_at or not self.staying():
             return
-        first = min((self.pods[uid] for uid in self.staying()), key=_created)
+        first = min((self.pods[uid] for uid in self.staying()), key=created)
         self.cold = start_steps(self.cold, first)
 
     def _seen(self) -> Seen:
@@ -341,25 +340,6 @@ class Model:
         )
 
 
-def _ends(pod: Object) -> bool:
-    return "deletionTimestamp" in pod["metadata"]
-
-
-def _serves(pod: Object) -> bool:
-    return answered(pod) and not lost(pod)
-
-
-def rolling(deployment: Object) -> bool:
-    """Whether pods of an earlier version are there, or some of the newest are not there yet."""
-    told = deployment.get("status") or {}
-    updated = int(told.get("updatedReplicas") or 0)
-    return updated < max(int(told.get("replicas") or 0), int(deployment["spec"]["replicas"]))
-
-
-def _mark(pod: Object) -> str:
-    return str((pod["metadata"].get("annotations") or {}).get(DRAINING, ""))
-
-
 def start_steps(cold: ColdStart, pod: Object) -> ColdStart:
     """`cold` with the steps its pod has taken, as far as Kubernetes tells (in whole seconds)."""
     scheduled = condition(pod, "PodScheduled") or {}
@@ -370,7 +350,3 @@ def start_steps(cold: ColdStart, pod: Object) -> ColdStart:
         scheduled_at=seconds(scheduled.get("lastTransitionTime")) if placed else 0.0,
         running_at=seconds(running.get("startedAt")),
     )
-
-
-def _created(pod: Object) -> str:
-    return str(pod["metadata"].get("creationTimestamp", ""))

@@ -198,16 +198,22 @@ def lost(pod: Object) -> bool:
     return later and containers.get("status") == gate.get("status") == "True"
 
 
-def replica(pod: Object, deployment: str, secret: str) -> Replica | None:
-    """A pod as a replica; None while no engine process can be reached in it."""
-    metadata, status = pod["metadata"], pod.get("status", {})
-    address = status.get("podIP")
-    if not address or status.get("phase") in {"Succeeded", "Failed"}:
-        return None
+def reachable(pod: Object) -> bool:
+    """Whether an engine process may be there to be reached, or to come for the first time."""
+    status = pod.get("status", {})
+    if not status.get("podIP") or status.get("phase") in {"Succeeded", "Failed"}:
+        return False
     state = engine_status(pod).get("state") or {}
     restarted = engine_status(pod).get("restartCount", 0) > 0
-    if "terminated" in state or (restarted and "running" not in state):
-        return None  # between two lives
+    between_lives = "terminated" in state or (restarted and "running" not in state)
+    return not between_lives
+
+
+def replica(pod: Object, deployment: str, secret: str) -> Replica | None:
+    """A pod as a replica; None while no engine process can be reached in it."""
+    if not reachable(pod):
+        return None
+    metadata, address = pod["metadata"], pod["status"]["podIP"]
     leaving = "deletionTimestamp" in metadata or DRAINING in (metadata.get("annotations") or {})
     host = f"[{address}]" if ":" in address else address
     return Replica(
