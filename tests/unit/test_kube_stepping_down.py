@@ -7,7 +7,9 @@ import pytest
 from one_model import T, deployment, heard, made, pod
 from tidegate_operator.autoscale import Override
 from tidegate_operator.demand import Picture
-from tidegate_operator.kube.model import Steps
+from tidegate_operator.kube.model import Marks, Steps
+from tidegate_operator.kube.pods import CHEAPEST, DELETION_COST
+from tidegate_runtime.contract import cluster
 from tidegate_runtime.contract.links import ReplicaDemand
 
 
@@ -135,3 +137,53 @@ def test_a_draining_pod_between_two_lives_is_let_go_at_once(there: Any, out: boo
     model.observe(deployment(1), [there])
     heard(picture, T + 1)  # no router names a life that has ended
     assert model.evaluate(picture, T + 1).release == (("a",) if out else ())
+
+
+def test_who_leads_again_begins_with_the_marks_that_are_there() -> None:
+    model, picture = made(2, pod("a"), pod("x"), idle_seconds=500), Picture()
+    model.override = Override(1, 2 * T)
+    heard(picture, T, in_flight=1, replicas=[ReplicaDemand(id="a.0", in_flight=1)])
+    model.evaluate(picture, T)
+    assert list(model.draining) == ["x"]
+    model.override = None  # another one leads, and takes the drain back
+    model.observe(deployment(2, version=2), [pod("a"), pod("x")])
+    model.adopt()
+    later = T + model.drain_seconds + 1
+    heard(picture, later, in_flight=1)
+    assert model.evaluate(picture, later) == Steps(), "down only after a full window"
+    assert model.desired == 2
+    assert model.ready() == ["a", "x"]
+
+
+def let_go(uid: str, mark: str = "1") -> dict[str, Any]:
+    """A pod as it is when the count is written for it to go."""
+    there = pod(uid)
+    there["metadata"]["annotations"] = {cluster.DRAINING: mark, DELETION_COST: CHEAPEST}
+    return there
+
+
+def test_a_pod_that_the_last_leader_let_go_is_no_replica_any_more() -> None:
+    model, picture = made(1, pod("a"), let_go("x"), idle_seconds=500), Picture()
+    model.adopt()
+    heard(picture, T, in_flight=1)
+    assert model.evaluate(picture, T) == Steps()
+    assert model.desired == 1
+    assert model.ready() == ["a"]
+    assert model.marks() == Marks((), ())
+
+
+def test_one_whose_count_the_last_leader_did_not_write_drains_on() -> None:
+    model, picture = made(2, pod("a"), let_go("x"), idle_seconds=500), Picture()
+    model.drain_seconds = 2 * T
+    heard(picture, T, in_flight=1)
+    model.evaluate(picture, T)
+    assert list(model.draining) == ["x"]
+    assert model.desired == 1
+
+
+@pytest.mark.parametrize("mark", ["yes", str(int(T + 3600))])
+def test_a_mark_without_a_time_that_has_been_begins_its_drain_now(mark: str) -> None:
+    model, picture = made(2, pod("a"), let_go("x", mark), idle_seconds=500), Picture()
+    heard(picture, T, in_flight=1)
+    assert model.evaluate(picture, T).release == ()
+    assert model.draining == {"x": T}

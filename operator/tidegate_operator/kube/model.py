@@ -16,7 +16,16 @@ from tidegate_operator.capacity import Shape, Wait
 from tidegate_operator.demand import Picture, Total
 from tidegate_operator.drain import busy, choose, may_stop
 from tidegate_operator.kube.failing import Failing, Seen, new_start_id, not_created, version
-from tidegate_operator.kube.pods import created, draining_mark, ends, rolling, serves, silent
+from tidegate_operator.kube.pods import (
+    cheapest,
+    created,
+    draining_mark,
+    ends,
+    marked_at,
+    rolling,
+    serves,
+    silent,
+)
 from tidegate_operator.outcome import Trouble
 from tidegate_runtime.contract.cluster import (
     answered,
@@ -242,18 +251,25 @@ class Model:
                 self.draining[uid] = since.get(uid, 0.0)
 
     def adopt(self) -> None:
-        """Take over: another operator may have decided meanwhile."""
+        """Take over: another operator may have decided meanwhile. What leaves is what is marked,
+        and not what this one remembers."""
         self.scaling, self.gives_way_to, self._lowering = None, "", None
+        self.draining.clear()
+        self.released.clear()
         # What this one knew of starts is from before another led, and answers nobody of today.
         self.failing, self.cold = self.failing.anew(), ColdStart()
 
     def _adopted(self, replicas: int, now: float) -> State:
         """What the last one had decided: the pods that it marked are on their way out, and were no
         longer among the replicas that it wanted. A pod whose end has begun counts no more."""
-        for uid, pod in self.pods.items():
-            mark = draining_mark(pod)
-            if mark and uid not in self.released and not ends(pod):
-                self.draining.setdefault(uid, float(mark) if mark.isdigit() else 0.0)
+        alive = {uid: pod for uid, pod in self.pods.items() if not ends(pod)}
+        marked = [uid for uid, pod in alive.items() if draining_mark(pod)]
+        # More pods than replicas: the count is written, and Kubernetes has yet to delete those.
+        gone = [uid for uid in marked if cheapest(alive[uid])][: max(0, len(alive) - replicas)]
+        self.released.update((uid, self.released.get(uid, now)) for uid in gone)
+        for uid in marked:
+            if uid not in self.released:
+                self.draining.setdefault(uid, marked_at(alive[uid], now))
         self.desired = max(0, replicas - len(self.draining))
         return State.initial(self.desired, now, self.last_request or None)
 

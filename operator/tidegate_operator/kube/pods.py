@@ -1,11 +1,13 @@
 """What one pod, and the Deployment that has it, say of a step down: pure readers of the API's JSON."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from tidegate_runtime.contract.cluster import DRAINING, answered, lost, reachable
 
 Object = Mapping[str, Any]
+DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
+CHEAPEST: Final = "-2147483647"
 
 
 def ends(pod: Object) -> bool:
@@ -37,6 +39,22 @@ def draining_mark(pod: Object) -> str:
     return str((pod["metadata"].get("annotations") or {}).get(DRAINING, ""))
 
 
+def marked_at(pod: Object, now: float) -> float:
+    """When its drain began, which ends all waiting for it: `now` where the mark tells no time that
+    has been. It may be another machine's clock, and the drain's end as much too early or late."""
+    said = draining_mark(pod)
+    try:
+        began = float(said)
+    except ValueError:
+        return now
+    return began if 0.0 <= began <= now else now
+
+
 def created(pod: Object) -> str:
     """When it was made, as the API server writes it."""
     return str(pod["metadata"].get("creationTimestamp", ""))
+
+
+def cheapest(pod: Object) -> bool:
+    """Whether a ReplicaSet that has to delete one deletes this one first."""
+    return (pod["metadata"].get("annotations") or {}).get(DELETION_COST) == CHEAPEST

@@ -14,6 +14,7 @@ import structlog
 
 from tidegate_operator.kube.api import STRATEGIC, Api, ApiError, collection
 from tidegate_operator.kube.model import Model, Steps
+from tidegate_operator.kube.pods import CHEAPEST, DELETION_COST, cheapest
 from tidegate_operator.kube.report import stamp
 from tidegate_runtime.contract import cluster
 
@@ -21,8 +22,6 @@ log = structlog.get_logger()
 
 Object = Mapping[str, Any]
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
-DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
-CHEAPEST: Final = "-2147483647"
 PAUSE: Final = 0.2
 """Seconds between a write that failed and the next try: a router's line asks for one at once."""
 
@@ -114,9 +113,9 @@ class Scaler:
         cheap = {"metadata": {"annotations": {DELETION_COST: CHEAPEST}}}
         for uid in pods:
             pod = model.pods.get(uid)
-            if pod is not None and not _cheapest(pod):
+            if pod is not None and not cheapest(pod):
                 await self._api.patch(self._pod_path(pod), cheap, STRATEGIC)
-        seen = [uid for uid in pods if uid in model.pods and _cheapest(model.pods[uid])]
+        seen = [uid for uid in pods if uid in model.pods and cheapest(model.pods[uid])]
         since = {uid: model.draining[uid] for uid in seen if uid in model.draining}
         if not since or len(seen) < len([uid for uid in pods if uid in model.pods]):
             return  # taken back meanwhile, or the marks have yet to come back from the server
@@ -151,7 +150,3 @@ class Scaler:
 
 def _version(obj: Object) -> int:
     return int(obj.get("metadata", {}).get("resourceVersion") or 0)
-
-
-def _cheapest(pod: Object) -> bool:
-    return (pod["metadata"].get("annotations") or {}).get(DELETION_COST) == CHEAPEST
