@@ -48,12 +48,13 @@ def deployment(
 
 def heard(
     picture: Picture, now: float, *, in_flight: int = 0, held: int = 0, router: str = "r",
-    replicas: list[ReplicaDemand] | None = None,
+    replicas: list[ReplicaDemand] | None = None, ahead: float = 0.0,
 ) -> None:  # fmt: skip
+    """`ahead`: of this clock, the router's."""
     demand = ModelDemand(
         deployment=NAME, in_flight=in_flight, held=held, held_since=now if held else 0.0
     )
-    line = DemandLine(router=router, at=now, models=[demand], replicas=replicas or [])
+    line = DemandLine(router=router, at=now + ahead, models=[demand], replicas=replicas or [])
     picture.hear(router, line, now)
 
 

@@ -55,10 +55,11 @@ def test_a_pod_leaves_in_steps() -> None:
     now = until_draining(model, picture)
     assert model.marks().set == ("a",)
     assert model.evaluate(picture, now).release == (), "no router has excluded it"
-    excluded = [ReplicaDemand(id="a.0", in_flight=1, excluded=True)]
+    excluded = [ReplicaDemand(id="a.0", in_flight=1, excluded=True, mark=model.mark("a"))]
     heard(picture, now + 1, replicas=excluded)
     assert model.evaluate(picture, now + 1).release == (), "it still serves one"
-    heard(picture, now + 2, replicas=[ReplicaDemand(id="a.0", excluded=True)])
+    seen = ReplicaDemand(id="a.0", excluded=True, mark=model.mark("a"))
+    heard(picture, now + 2, replicas=[seen])
     assert model.evaluate(picture, now + 2).release == ("a",)
     assert model.let_go(("a",), now + 2) == 0
     model.scaled(0, now + 2, 7)
@@ -83,7 +84,8 @@ def test_a_silent_router_holds_up_a_drain() -> None:
     model, picture = made(1, pod("a"), idle_seconds=5), Picture()
     now = until_draining(model, picture)
     picture.expect("quiet", now)
-    heard(picture, now + 1, replicas=[ReplicaDemand(id="a.0", excluded=True)])
+    seen = ReplicaDemand(id="a.0", excluded=True, mark=model.mark("a"))
+    heard(picture, now + 1, replicas=[seen])
     assert model.evaluate(picture, now + 1).release == ()
 
 
@@ -132,7 +134,7 @@ def test_a_takeover_keeps_what_drains_and_decides_afresh() -> None:
     assert model.desired == 1
     assert steps == Steps()
     assert model.marks() == Marks((), ())
-    heard(picture, T + 1, replicas=[ReplicaDemand(id="b.0", excluded=True)])
+    heard(picture, T + 1, replicas=[ReplicaDemand(id="b.0", excluded=True, mark="1")])
     assert model.evaluate(picture, T + 1).release == ("b",)
     assert model.let_go(("b",), T + 1) == 1
 

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from one_model import T, deployment, heard, made, pod
+from tidegate_operator import drain as draining
 from tidegate_operator.autoscale import Override
-from tidegate_operator.demand import Picture
+from tidegate_operator.demand import FORGET_AFTER, Picture
 from tidegate_operator.kube.model import Marks, Steps
 from tidegate_operator.kube.pods import CHEAPEST, DELETION_COST
 from tidegate_runtime.contract import cluster
@@ -111,21 +113,28 @@ def test_a_count_that_is_raised_again_takes_a_released_pod_back(watch_is_first: 
     assert model.ready() == []
 
 
-def crashing(uid: str, restarts: int, *, draining: bool = False, state: str = "waiting") -> Any:
+def crashing(uid: str, restarts: int, mark: str = "", *, state: str = "waiting") -> dict[str, Any]:
     """A pod whose engine has ended, or runs again."""
     status = {"name": "engine", "restartCount": restarts, "state": {state: {}}}
-    return pod(uid, ready=False, draining=draining, containerStatuses=[status])
+    made = pod(uid, ready=False, containerStatuses=[status])
+    if mark:
+        made["metadata"]["annotations"] = {cluster.DRAINING: mark}
+    return made
+
+
+MARK = draining.mark(T)
 
 
 @pytest.mark.parametrize(
     ("there", "out"),
     [
-        (crashing("a", 1, draining=True), True),
-        (crashing("a", 0, draining=True, state="terminated"), True),
+        (crashing("a", 1, MARK), True),
+        (crashing("a", 0, MARK, state="terminated"), True),
         # The kubelet may start it again before any router has seen the mark.
         (crashing("a", 1), False),
-        (crashing("a", 1, draining=True, state="running"), False),
-        (crashing("a", 0, draining=True), False),  # its first start, which routers wait for
+        (crashing("a", 1, draining.mark(T - 9)), False),  # of a drain that was taken back
+        (crashing("a", 1, MARK, state="running"), False),
+        (crashing("a", 0, MARK), False),  # its first start, which routers wait for
     ],
 )
 def test_a_draining_pod_between_two_lives_is_let_go_at_once(there: Any, out: bool) -> None:
@@ -155,10 +164,17 @@ def test_who_leads_again_begins_with_the_marks_that_are_there() -> None:
     assert model.ready() == ["a", "x"]
 
 
+def marked(uid: str, mark: str) -> dict[str, Any]:
+    """A pod with a draining mark."""
+    there = pod(uid)
+    there["metadata"]["annotations"] = {cluster.DRAINING: mark}
+    return there
+
+
 def let_go(uid: str, mark: str = "1") -> dict[str, Any]:
     """A pod as it is when the count is written for it to go."""
-    there = pod(uid)
-    there["metadata"]["annotations"] = {cluster.DRAINING: mark, DELETION_COST: CHEAPEST}
+    there = marked(uid, mark)
+    there["metadata"]["annotations"][DELETION_COST] = CHEAPEST
     return there
 
 
@@ -187,3 +203,53 @@ def test_a_mark_without_a_time_that_has_been_begins_its_drain_now(mark: str) -> 
     heard(picture, T, in_flight=1)
     assert model.evaluate(picture, T).release == ()
     assert model.draining == {"x": T}
+
+
+@pytest.mark.parametrize("ahead", [-3600.0, -5.0, 0.0, 5.0, 3600.0])
+def test_no_router_s_clock_counts(ahead: float) -> None:
+    model, picture = made(1, pod("a")), Picture()
+    model.off = True
+    heard(picture, T, ahead=ahead, replicas=[ReplicaDemand(id="a.0", in_flight=1)])
+    model.evaluate(picture, T)
+    seen = ReplicaDemand(id="a.0", in_flight=1, excluded=True, mark=model.mark("a"))
+    heard(picture, T + 1, ahead=ahead, replicas=[seen])
+    assert model.evaluate(picture, T + 1).release == (), "it still serves one"
+    heard(picture, T + 2, ahead=ahead, replicas=[msgspec.structs.replace(seen, in_flight=0)])
+    assert model.evaluate(picture, T + 2).release == ("a",)
+
+
+def test_an_exclusion_for_an_earlier_drain_proves_nothing() -> None:
+    """A router may not have seen yet that the first one was taken back, and send there then."""
+    model, picture = made(1, pod("a")), Picture()
+    model.off = True
+    heard(picture, T)
+    model.evaluate(picture, T)
+    first = model.mark("a")
+    model.observe(deployment(1), [marked("a", first)])
+    assert model.marks() == Marks((), ())
+    model.off = False
+    heard(picture, T + 1, held=1)
+    model.evaluate(picture, T + 1)
+    assert model.marks().clear == ("a",)
+    model.off = True
+    model.evaluate(picture, T + 1.5)
+    assert model.marks().set == ("a",), "another drain, another mark"
+    heard(picture, T + 2, replicas=[ReplicaDemand(id="a.0", excluded=True, mark=first)])
+    assert model.evaluate(picture, T + 2).release == ()
+    second = ReplicaDemand(id="a.0", excluded=True, mark=model.mark("a"))
+    heard(picture, T + 3, replicas=[second])
+    assert model.evaluate(picture, T + 3).release == ("a",)
+
+
+def test_a_router_that_falls_silent_is_waited_for_until_it_counts_as_gone() -> None:
+    model, picture = made(1, pod("a")), Picture()
+    model.off = True
+    heard(picture, T, router="quiet")
+    for second in range(62):
+        now = T + second
+        heard(picture, now)
+        steps = model.evaluate(picture, now)
+        seen = [ReplicaDemand(id="a.0", excluded=True, mark=model.mark("a"))]
+        heard(picture, now, replicas=seen)
+        steps = model.evaluate(picture, now)
+        assert bool(steps.release) == (second > FORGET_AFTER)

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from tidegate_operator.autoscale import Override, Policy, Sample, State, decide
 from tidegate_operator.capacity import Shape, Wait
 from tidegate_operator.demand import Picture, Total
-from tidegate_operator.drain import busy, choose, may_stop
+from tidegate_operator.drain import busy, choose, mark, may_stop
 from tidegate_operator.kube.failing import Failing, Seen, new_start_id, not_created, version
 from tidegate_operator.kube.pods import (
     cheapest,
@@ -152,9 +152,15 @@ class Model:
     def marks(self) -> Marks:
         """What differs between the pods' marks and what is decided."""
         leaving = self.draining.keys() | self.released.keys()
-        marked = {uid for uid, pod in self.pods.items() if draining_mark(pod)}
-        alive = {uid for uid, pod in self.pods.items() if not ends(pod)}
-        return Marks(tuple(leaving - marked), tuple((marked - leaving) & alive))
+        found = {uid: draining_mark(pod) for uid, pod in self.pods.items()}
+        bare = {uid for uid in self.released if not found[uid]}
+        other = {uid for uid in self.draining if found[uid] != self.mark(uid)}
+        stale = {uid for uid in found.keys() - leaving if found[uid] and not ends(self.pods[uid])}
+        return Marks(tuple(bare | other), tuple(stale))
+
+    def mark(self, uid: str) -> str:
+        """The mark of a pod that drains or was let go."""
+        return mark(self.draining[uid] if uid in self.draining else self.released[uid])
 
     def ready(self) -> list[str]:
         """Pods whose engine has answered, that are not leaving, and whose node is heard of."""
@@ -227,7 +233,7 @@ class Model:
         for uid, since in self.draining.items():
             pod = self.pods[uid]
             verdict = may_stop(epoch(pod), lines, since, self.drain_seconds, now)
-            if verdict.stop or silent(pod):
+            if verdict.stop or silent(pod, mark(since)):
                 out.append(uid)
         return tuple(out)
 

@@ -15,11 +15,11 @@ def ends(pod: Object) -> bool:
     return "deletionTimestamp" in pod["metadata"]
 
 
-def silent(pod: Object) -> bool:
+def silent(pod: Object, mark: str) -> bool:
     """Whether nobody is served there, nor will be though its engine may start again: whoever then
     sees an engine sees the mark as well, for this version of the pod has it."""
     never_there = not pod.get("status", {}).get("podIP")
-    return never_there or (bool(draining_mark(pod)) and not reachable(pod))
+    return never_there or (draining_mark(pod) == mark and not reachable(pod))
 
 
 def serves(pod: Object) -> bool:

@@ -50,7 +50,7 @@ class Scaler:
             self._once(("nudge", model.deployment), self._nudged(model))
         marks = model.marks()
         for uid in marks.set:
-            self._annotate(model, uid, {cluster.DRAINING: str(int(time.time()))})
+            self._annotate(model, uid, {cluster.DRAINING: model.mark(uid)})
         for uid in marks.clear:
             self._annotate(model, uid, {cluster.DRAINING: None, DELETION_COST: None})
         for uid, pod in model.pods.items():

@@ -4,7 +4,8 @@ The router reads resources, namespaces and pods, and nothing else: what the oper
 know is written there. No secret is read either. An engine's guard is derived from a key that both
 hold, so a router needs no right to read Secrets, and the Secret `mdep-<name>` exists for the pod.
 
-    pod annotation  tidegate.dev/draining      set: no router may send it anything new
+    pod annotation  tidegate.dev/draining      set: no router may send it anything new; its value
+                                               is the drain's mark, which routers repeat
     pod condition   tidegate.dev/answered      its message names the epoch that answered
     status.coldStart.startId, status.failure   which start is running, and how it failed
     status.conditions Valid                    False: holds no name and serves nobody
@@ -214,7 +215,8 @@ def replica(pod: Object, deployment: str, secret: str) -> Replica | None:
     if not reachable(pod):
         return None
     metadata, address = pod["metadata"], pod["status"]["podIP"]
-    leaving = "deletionTimestamp" in metadata or DRAINING in (metadata.get("annotations") or {})
+    annotations = metadata.get("annotations") or {}
+    leaving = "deletionTimestamp" in metadata or DRAINING in annotations
     host = f"[{address}]" if ":" in address else address
     return Replica(
         id=epoch(pod),
@@ -222,4 +224,5 @@ def replica(pod: Object, deployment: str, secret: str) -> Replica | None:
         url=f"http://{host}:{ENGINE_PORT}",
         state="draining" if leaving else "ready" if answered(pod) else "starting",
         guard=secret,
+        mark=annotations.get(DRAINING, ""),
     )
