@@ -114,6 +114,7 @@ class Model:
         self._asked_for = ""
         # Of pods, worked out once a change: by epoch who has answered, and who serves.
         self._answered: set[str] = set()
+        self._heard: set[str] = set()  # epochs that routers have told to serve
         self._serving: set[str] = set()
 
     @property
@@ -133,6 +134,7 @@ class Model:
         self._asked_for = "" if deployment is None else version(deployment)
         self.pods = {pod["metadata"]["uid"]: pod for pod in pods}
         self._answered = {epoch(pod) for pod in self.pods.values() if answered(pod)}
+        self._heard &= {epoch(pod) for pod in self.pods.values()}
         self._serving = {uid for uid, pod in self.pods.items() if serves(pod)}
         for known in (self.draining, self.released):
             for gone in [uid for uid in known if uid not in self.pods]:
@@ -290,6 +292,8 @@ class Model:
         pod = self.pods.get(uid)
         if pod is None:
             return ""
+        if epoch(pod) == said.id and (said.answered_at or said.in_flight):
+            self._heard.add(said.id)
         if said.answer_error and not said.answered_at and not answered(pod):
             self.failing.refuse(said.id, "AnswerFailed", said.answer_error, time.time())
         if epoch(pod) != said.id:
@@ -308,6 +312,10 @@ class Model:
         """Pods that will not serve, or whose node is lost: each is replaced, later each time."""
         staying = [self.pods[uid] for uid in self.staying()]
         return self.failing.discard(staying, self.desired, now)
+
+    def has_served(self, uid: str) -> bool:
+        """Whether the engine that is in a pod now may have somebody's request."""
+        return epoch(self.pods[uid]) in self._answered | self._heard
 
     def wakes(self, now: float) -> bool:
         """Whether somebody waits for a start that has only begun."""

@@ -16,6 +16,7 @@ from tidegate_operator.kube.api import STRATEGIC, Api, ApiError, collection
 from tidegate_operator.kube.model import Model, Steps
 from tidegate_operator.kube.pods import CHEAPEST, DELETION_COST, cheapest
 from tidegate_operator.kube.report import stamp
+from tidegate_operator.plan.pod import GRACE_BEYOND_DRAIN
 from tidegate_runtime.contract import cluster
 
 log = structlog.get_logger()
@@ -59,7 +60,10 @@ class Scaler:
                 self.gate(model, uid, answered=False)  # of a former life
         for uid in model.discard(time.time()):
             path = self._pod_path(model.pods[uid])
-            self._once(("delete", uid), self._api.delete(path))
+            # One that never served anybody has nothing to see out, though it may look busy: an
+            # engine that hangs would keep its devices from its successor for the whole drain.
+            grace = None if model.has_served(uid) else GRACE_BEYOND_DRAIN
+            self._once(("delete", uid), self._api.delete(path, grace))
 
     def gate(self, model: Model, uid: str, *, answered: bool) -> None:
         """Set the readiness gate of a pod for this life of its engine."""
