@@ -215,8 +215,8 @@ class Model:
         if asked < keeping:
             # Replicas that have no pod go first: their count is lowered, and nobody is seen out.
             podless = min(max(0, keeping - len(self.staying())), keeping - asked)
-            mark = self._choose(keeping - asked - podless, picture, now)
-            self.draining.update(dict.fromkeys(mark, now))
+            chosen = self._choose(keeping - asked - podless, picture, now)
+            self.draining.update(dict.fromkeys(chosen, now))
             if podless:
                 return Steps(current - podless)
         return Steps(release=self._seen_out(picture, now))
