@@ -22,6 +22,7 @@ log = structlog.get_logger()
 
 SILENT_AFTER = 3.0
 FORGET_AFTER = 60.0
+"""How long a router may be silent, by our own clock, before it is taken for gone."""
 _RETRY = 0.1
 _LONGEST_LINE = 16 * 1024 * 1024
 
@@ -88,7 +89,7 @@ class Picture:
         return Total(sum(model.in_flight for model in found), held, since, last)
 
     def lines(self, now: float) -> dict[str, DemandLine | None]:
-        """Each router's last line; None for one that is silent."""
+        """Each router's last line; None for one that is silent, none for one taken for gone."""
         silent = set(self.silent(now))
         return {
             name: None if name in silent else heard.line

@@ -1,18 +1,16 @@
 """Taking replicas away without losing a request: which ones, and when one may go.
 
 A replica leaves in steps. It is marked draining; every router stops sending to it and says so on
-its demand link; what it still serves runs out; only then is it stopped. The routers' word is the
-proof, so a router that says nothing proves nothing: for `SILENCE_SECONDS` it is waited for, and
-after that it is taken for gone. Until the stop itself a drain can be cancelled.
+its demand link, with the mark that it saw; what it still serves runs out; only then is it stopped.
+The routers' word is the proof, so a router that says nothing proves nothing: it is waited for until
+it is taken for gone (`demand.FORGET_AFTER`). Until the stop itself a drain can be cancelled; the
+next one has another mark, so that no word on the first is taken for one on the second.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from tidegate_runtime.contract.links import DemandLine, ReplicaDemand
-
-SILENCE_SECONDS = 60.0
-"""How long a router may be silent before it is taken for gone."""
+from tidegate_runtime.contract.links import DemandLine
 
 
 class Verdict(NamedTuple):
@@ -53,6 +51,11 @@ def choose(replicas: Sequence[Busy], count: int) -> list[str]:
     return [replica.id for replica in sorted(replicas, key=cost)[: max(0, count)]]
 
 
+def mark(since: float) -> str:
+    """The mark of the drain that began at `since`, seconds since the epoch: each has its own."""
+    return f"{since:.3f}".removesuffix(".000")
+
+
 def may_stop(
     replica_id: str,
     demand_lines: Mapping[str, DemandLine | None],
@@ -62,35 +65,27 @@ def may_stop(
 ) -> Verdict:
     """May the replica that is draining since `since` be stopped at `now`?
 
-    `demand_lines` holds each connected router's latest line, None for one that has not spoken;
-    `at` of a line is when it was received, since clocks of two machines must not be compared.
-    A line from before the drain began proves nothing. `timeout` seconds end all waiting.
+    `demand_lines` holds the latest line of each router that is not taken for gone, None for one
+    that is silent. When a line was written is not asked, for that is another machine's clock: one
+    that names this drain's mark was written after it. `timeout` seconds end all waiting.
     """
     if now - since >= timeout:
         return Verdict(True, f"drain.timeoutSeconds ({timeout:.0f}) is over")
     for router, line in sorted(demand_lines.items()):
-        waiting = _waits_for(router, line, replica_id, since, now)
+        waiting = _waits_for(router, line, replica_id, mark(since))
         if waiting:
             return Verdict(False, waiting)
     return Verdict(True, "every router has excluded it and nothing is in flight")
 
 
-def _waits_for(
-    router: str, line: DemandLine | None, replica_id: str, since: float, now: float
-) -> str:
-    spoke = since if line is None else line.at
-    if now - spoke >= SILENCE_SECONDS:
-        return ""
-    if line is None or line.at < since:
-        return f"router {router} has not spoken since the drain began"
+def _waits_for(router: str, line: DemandLine | None, replica_id: str, drain: str) -> str:
+    if line is None:
+        return f"router {router} is silent"
     found = next((one for one in line.replicas if one.id == replica_id), None)
-    return _remaining(router, found)
-
-
-def _remaining(router: str, found: ReplicaDemand | None) -> str:
     # A replica a router leaves out is one with nothing in flight, but leaving it out does not say
-    # that the router knows of the drain: only `excluded` does.
-    if found is None or not found.excluded:
+    # that the router knows of the drain. Nor does an exclusion for a drain that was taken back:
+    # such a router has yet to see that, and would send there until it sees the next mark.
+    if found is None or not found.excluded or found.mark != drain:
         return f"router {router} has not excluded it"
     if found.in_flight:
         return f"router {router} has {found.in_flight} in flight there"

@@ -104,6 +104,7 @@ class ReplicaState:
             id=self.id,
             in_flight=self.in_flight,
             excluded=self.gone or self.state == "draining",
+            mark=self.told.mark,
             answered_at=self.answered_at,
             answer_error=self.answer_error,
             first_forward=self.first_forward,

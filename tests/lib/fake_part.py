@@ -68,7 +68,7 @@ class Router:
         for one in line.replicas:
             said = self.replicas.get(one.id, ReplicaDemand(id=one.id))
             said = msgspec.structs.replace(
-                said, excluded=one.state == "draining" and not self.stubborn
+                said, excluded=one.state == "draining" and not self.stubborn, mark=one.mark
             )
             self.replicas[one.id] = said
             if one.state == "starting" and one.id not in self.probes:

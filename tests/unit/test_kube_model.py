@@ -3,71 +3,16 @@
 import time
 from typing import Any
 
+from one_model import T, deployment, heard, made, pod
 from tidegate_operator.autoscale import Policy
 from tidegate_operator.demand import Picture
 from tidegate_operator.kube.model import Marks, Model, Steps
 from tidegate_runtime.contract import cluster
-from tidegate_runtime.contract.links import DemandLine, ModelDemand, ReplicaDemand
-
-NAME = "team/m"
-T = 1_000_000.0
-
-
-def pod(
-    uid: str, *, ready: bool = True, draining: bool = False, restarts: int = 0, **status: Any
-) -> dict[str, Any]:
-    made: dict[str, Any] = {
-        "metadata": {"uid": uid, "name": f"pod-{uid}", "namespace": "team"},
-        "status": {
-            "podIP": "10.0.0.1",
-            "containerStatuses": [
-                {"name": "engine", "restartCount": restarts, "state": {"running": {}}}
-            ],
-            **status,
-        },
-    }
-    if draining:
-        made["metadata"]["annotations"] = {cluster.DRAINING: "1"}
-    if ready:
-        made["status"]["conditions"] = [
-            {"type": cluster.ANSWERED, "status": "True", "message": f"{uid}.{restarts}"}
-        ]
-    return made
-
-
-def deployment(
-    replicas: int, version: int = 1, *, old: int = 0, updated: int | None = None, **status: Any
-) -> dict[str, Any]:
-    """`old`: pods of an earlier version; `updated`: of this one (left out: all there are to be)."""
-    new = replicas if updated is None else updated
-    return {
-        "metadata": {"resourceVersion": str(version)},
-        "spec": {"replicas": replicas},
-        "status": {"replicas": old + new, "updatedReplicas": new, **status},
-    }
-
-
-def heard(
-    picture: Picture, now: float, *, in_flight: int = 0, held: int = 0, router: str = "r",
-    replicas: list[ReplicaDemand] | None = None,
-) -> None:  # fmt: skip
-    demand = ModelDemand(
-        deployment=NAME, in_flight=in_flight, held=held, held_since=now if held else 0.0
-    )
-    line = DemandLine(router=router, at=now, models=[demand], replicas=replicas or [])
-    picture.hear(router, line, now)
-
-
-def made(replicas: int, *pods: dict[str, Any], **policy: Any) -> Model:
-    model = Model(NAME)
-    model.off = False
-    model.policy = Policy(**{"scale_down_delay_seconds": 0, "stable_window_seconds": 2, **policy})
-    model.observe(deployment(replicas), pods)
-    return model
+from tidegate_runtime.contract.links import ReplicaDemand
 
 
 def test_without_a_deployment_nothing_is_asked_for() -> None:
-    model, picture = Model(NAME), Picture()
+    model, picture = Model("team/m"), Picture()
     heard(picture, T, held=1)
     model.observe(None, [])
     assert model.evaluate(picture, T).replicas is None
@@ -110,10 +55,11 @@ def test_a_pod_leaves_in_steps() -> None:
     now = until_draining(model, picture)
     assert model.marks().set == ("a",)
     assert model.evaluate(picture, now).release == (), "no router has excluded it"
-    excluded = [ReplicaDemand(id="a.0", in_flight=1, excluded=True)]
+    excluded = [ReplicaDemand(id="a.0", in_flight=1, excluded=True, mark=model.mark("a"))]
     heard(picture, now + 1, replicas=excluded)
     assert model.evaluate(picture, now + 1).release == (), "it still serves one"
-    heard(picture, now + 2, replicas=[ReplicaDemand(id="a.0", excluded=True)])
+    seen = ReplicaDemand(id="a.0", excluded=True, mark=model.mark("a"))
+    heard(picture, now + 2, replicas=[seen])
     assert model.evaluate(picture, now + 2).release == ("a",)
     assert model.let_go(("a",), now + 2) == 0
     model.scaled(0, now + 2, 7)
@@ -138,7 +84,8 @@ def test_a_silent_router_holds_up_a_drain() -> None:
     model, picture = made(1, pod("a"), idle_seconds=5), Picture()
     now = until_draining(model, picture)
     picture.expect("quiet", now)
-    heard(picture, now + 1, replicas=[ReplicaDemand(id="a.0", excluded=True)])
+    seen = ReplicaDemand(id="a.0", excluded=True, mark=model.mark("a"))
+    heard(picture, now + 1, replicas=[seen])
     assert model.evaluate(picture, now + 1).release == ()
 
 
@@ -187,7 +134,7 @@ def test_a_takeover_keeps_what_drains_and_decides_afresh() -> None:
     assert model.desired == 1
     assert steps == Steps()
     assert model.marks() == Marks((), ())
-    heard(picture, T + 1, replicas=[ReplicaDemand(id="b.0", excluded=True)])
+    heard(picture, T + 1, replicas=[ReplicaDemand(id="b.0", excluded=True, mark="1")])
     assert model.evaluate(picture, T + 1).release == ("b",)
     assert model.let_go(("b",), T + 1) == 1
 

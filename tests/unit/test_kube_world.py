@@ -116,6 +116,8 @@ def test_draining(metadata: dict[str, Any]) -> None:
     found = pod(conditions=[gate("True", "uid-p.0")])
     found = {**found, "metadata": {**found["metadata"], **metadata}}
     assert [r.state for r in replicas(found)] == ["draining"]
+    mark = metadata.get("annotations", {}).get(cluster.DRAINING, "")
+    assert [r.mark for r in replicas(found)] == [mark], "a router tells which drain it knows of"
 
 
 @pytest.mark.parametrize(

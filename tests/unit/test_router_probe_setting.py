@@ -62,9 +62,15 @@ async def test_one_that_leaves_is_not_believed() -> None:
     gate.probe_started = believe
     view = ModelView(deployment="team/m", owner="team", name="m")
     leaving = Replica(
-        id="p.0", deployment="team/m", url="http://198.18.0.1:8000", guard="g", state="draining"
+        id="p.0",
+        deployment="team/m",
+        url="http://198.18.0.1:8000",
+        guard="g",
+        state="draining",
+        mark="7",
     )
     gate.change({"team/m": view}, {"team/m": [leaving]})
     [told] = gate.demand().replicas
     assert told.answered_at == 0
     assert told.excluded
+    assert told.mark == "7", "the operator knows which drain it excludes for"

@@ -113,10 +113,11 @@ class Api:
         """PUT; refused with 409 where `metadata.resourceVersion` is not the newest."""
         return await self.call("PUT", path, obj, query=(("fieldManager", FIELD_MANAGER),))
 
-    async def delete(self, path: str) -> None:
-        """DELETE; what is gone already is no error."""
+    async def delete(self, path: str, grace_seconds: int | None = None) -> None:
+        """DELETE; what is gone already is no error. `grace_seconds`: in place of the pod's own."""
+        query = () if grace_seconds is None else (("gracePeriodSeconds", str(grace_seconds)),)
         try:
-            await self.call("DELETE", path)
+            await self.call("DELETE", path, query=query)
         except ApiError as error:
             if error.status != 404:
                 raise

@@ -14,16 +14,24 @@ from msgspec.structs import replace
 from tidegate_operator.autoscale import Override, Policy, Sample, State, decide
 from tidegate_operator.capacity import Shape, Wait
 from tidegate_operator.demand import Picture, Total
-from tidegate_operator.drain import busy, choose, may_stop
+from tidegate_operator.drain import busy, choose, mark, may_stop
 from tidegate_operator.kube.failing import Failing, Seen, new_start_id, not_created, version
+from tidegate_operator.kube.pods import (
+    cheapest,
+    created,
+    draining_mark,
+    ends,
+    marked_at,
+    rolling,
+    serves,
+    silent,
+)
 from tidegate_operator.outcome import Trouble
 from tidegate_runtime.contract.cluster import (
-    DRAINING,
     answered,
     condition,
     engine_status,
     epoch,
-    lost,
     seconds,
 )
 from tidegate_runtime.contract.links import Failure, ReplicaDemand
@@ -95,6 +103,7 @@ class Model:
         self.pods: dict[str, Object] = {}
         self.draining: dict[str, float] = {}
         self.released: dict[str, float] = {}
+        self._lowering: int | None = None  # the count for whom was let go, until it is written
         self.blocked: Trouble | None = None
         self.rolling = False
         self.child_refused = ""
@@ -105,6 +114,7 @@ class Model:
         self._asked_for = ""
         # Of pods, worked out once a change: by epoch who has answered, and who serves.
         self._answered: set[str] = set()
+        self._heard: set[str] = set()  # epochs that routers have told to serve
         self._serving: set[str] = set()
 
     @property
@@ -114,6 +124,7 @@ class Model:
 
     def observe(self, deployment: Object | None, pods: Iterable[Object]) -> None:
         """Take in what the API server says of the Deployment (None: there is none) and its pods."""
+        before = self.replicas
         if deployment is None:
             self.replicas, self._version = None, 0
         elif int(deployment["metadata"].get("resourceVersion") or 0) >= self._version:
@@ -123,27 +134,35 @@ class Model:
         self._asked_for = "" if deployment is None else version(deployment)
         self.pods = {pod["metadata"]["uid"]: pod for pod in pods}
         self._answered = {epoch(pod) for pod in self.pods.values() if answered(pod)}
-        self._serving = {uid for uid, pod in self.pods.items() if _serves(pod)}
+        self._heard &= {epoch(pod) for pod in self.pods.values()}
+        self._serving = {uid for uid, pod in self.pods.items() if serves(pod)}
         for known in (self.draining, self.released):
             for gone in [uid for uid in known if uid not in self.pods]:
                 del known[gone]
         # One that somebody else deletes has its successor already, and may be stuck on a lost node.
-        for ending in [uid for uid in self.draining if _ends(self.pods[uid])]:
+        for ending in [uid for uid in self.draining if ends(self.pods[uid])]:
             del self.draining[ending]
+        self._take_back(before)
         self.failing.forget(self.pods)
         self._steps_of_the_start()
 
     def staying(self) -> list[str]:
         """Pods that serve or will."""
         leaving = self.draining.keys() | self.released.keys()
-        return [uid for uid, pod in self.pods.items() if uid not in leaving and not _ends(pod)]
+        return [uid for uid, pod in self.pods.items() if uid not in leaving and not ends(pod)]
 
     def marks(self) -> Marks:
         """What differs between the pods' marks and what is decided."""
         leaving = self.draining.keys() | self.released.keys()
-        marked = {uid for uid, pod in self.pods.items() if _mark(pod)}
-        alive = {uid for uid, pod in self.pods.items() if not _ends(pod)}
-        return Marks(tuple(leaving - marked), tuple((marked - leaving) & alive))
+        found = {uid: draining_mark(pod) for uid, pod in self.pods.items()}
+        bare = {uid for uid in self.released if not found[uid]}
+        other = {uid for uid in self.draining if found[uid] != self.mark(uid)}
+        stale = {uid for uid in found.keys() - leaving if found[uid] and not ends(self.pods[uid])}
+        return Marks(tuple(bare | other), tuple(stale))
+
+    def mark(self, uid: str) -> str:
+        """The mark of a pod that drains or was let go."""
+        return mark(self.draining[uid] if uid in self.draining else self.released[uid])
 
     def ready(self) -> list[str]:
         """Pods whose engine has answered, that are not leaving, and whose node is heard of."""
@@ -183,9 +202,10 @@ class Model:
 
     def _steps(self, picture: Picture, now: float, asked: int) -> Steps:
         for uid in [u for u, at in self.released.items() if now - at > RELEASE_SECONDS]:
-            if not _ends(self.pods[uid]):
+            if not ends(self.pods[uid]):
                 del self.released[uid]  # Kubernetes took another one: this one serves again
-        current = self.replicas or 0
+        # Who was let go is no replica any more, though the write that says so is still under way.
+        current = (self.replicas or 0) if self._lowering is None else self._lowering
         keeping = current - len(self.draining)
         if asked > keeping:
             for uid in list(self.draining)[: asked - keeping]:
@@ -193,17 +213,18 @@ class Model:
             wanted = asked + len(self.draining)
             return Steps(wanted if wanted > current else None)
         if asked < keeping:
-            mark = self._choose(keeping - asked, picture, now)
-            self.draining.update(dict.fromkeys(mark, now))
-            missing = keeping - asked - len(mark)
-            if missing > 0 and not self.draining:  # fewer pods than replicas: nothing to see out
-                return Steps(current - missing)
+            # Replicas that have no pod go first: their count is lowered, and nobody is seen out.
+            podless = min(max(0, keeping - len(self.staying())), keeping - asked)
+            chosen = self._choose(keeping - asked - podless, picture, now)
+            self.draining.update(dict.fromkeys(chosen, now))
+            if podless:
+                return Steps(current - podless)
         return Steps(release=self._seen_out(picture, now))
 
     def _choose(self, count: int, picture: Picture, now: float) -> list[str]:
         staying = {epoch(self.pods[uid]): uid for uid in self.staying()}
         loads = [
-            one._replace(ready=_serves(self.pods[staying[one.id]]))
+            one._replace(ready=serves(self.pods[staying[one.id]]))
             for one in busy(staying, picture.lines(now))
         ]
         return [staying[one] for one in choose(loads, count)]
@@ -214,7 +235,7 @@ class Model:
         for uid, since in self.draining.items():
             pod = self.pods[uid]
             verdict = may_stop(epoch(pod), lines, since, self.drain_seconds, now)
-            if verdict.stop or not pod.get("status", {}).get("podIP"):
+            if verdict.stop or silent(pod, mark(since)):
                 out.append(uid)
         return tuple(out)
 
@@ -224,27 +245,39 @@ class Model:
         for uid in going:
             del self.draining[uid]
             self.released[uid] = now
-        return max(0, (self.replicas or 0) - len(going))
+        self._lowering = max(0, (self.replicas or 0) - len(going))
+        return self._lowering
 
     def keep(self, pods: Sequence[str], since: Mapping[str, float]) -> None:
-        """The write that was to let these go has failed: they drain as before, and may serve."""
+        """The write that was to let these go has failed: they drain as before, and may serve.
+        Nothing where it was acknowledged."""
+        if self._lowering is None:
+            return
+        self._lowering = None
         for uid in pods:
             if self.released.pop(uid, None) is not None and uid in self.pods:
                 self.draining[uid] = since.get(uid, 0.0)
 
     def adopt(self) -> None:
-        """Take over: another operator may have decided meanwhile."""
-        self.scaling, self.gives_way_to = None, ""
+        """Take over: another operator may have decided meanwhile. What leaves is what is marked,
+        and not what this one remembers."""
+        self.scaling, self.gives_way_to, self._lowering = None, "", None
+        self.draining.clear()
+        self.released.clear()
         # What this one knew of starts is from before another led, and answers nobody of today.
         self.failing, self.cold = self.failing.anew(), ColdStart()
 
     def _adopted(self, replicas: int, now: float) -> State:
         """What the last one had decided: the pods that it marked are on their way out, and were no
         longer among the replicas that it wanted. A pod whose end has begun counts no more."""
-        for uid, pod in self.pods.items():
-            mark = _mark(pod)
-            if mark and uid not in self.released and not _ends(pod):
-                self.draining.setdefault(uid, float(mark) if mark.isdigit() else 0.0)
+        alive = {uid: pod for uid, pod in self.pods.items() if not ends(pod)}
+        marked = [uid for uid, pod in alive.items() if draining_mark(pod)]
+        # More pods than replicas: the count is written, and Kubernetes has yet to delete those.
+        gone = [uid for uid in marked if cheapest(alive[uid])][: max(0, len(alive) - replicas)]
+        self.released.update((uid, self.released.get(uid, now)) for uid in gone)
+        for uid in marked:
+            if uid not in self.released:
+                self.draining.setdefault(uid, marked_at(alive[uid], now))
         self.desired = max(0, replicas - len(self.draining))
         return State.initial(self.desired, now, self.last_request or None)
 
@@ -259,6 +292,8 @@ class Model:
         pod = self.pods.get(uid)
         if pod is None:
             return ""
+        if epoch(pod) == said.id and (said.answered_at or said.in_flight):
+            self._heard.add(said.id)
         if said.answer_error and not said.answered_at and not answered(pod):
             self.failing.refuse(said.id, "AnswerFailed", said.answer_error, time.time())
         if epoch(pod) != said.id:
@@ -278,6 +313,10 @@ class Model:
         staying = [self.pods[uid] for uid in self.staying()]
         return self.failing.discard(staying, self.desired, now)
 
+    def has_served(self, uid: str) -> bool:
+        """Whether the engine that is in a pod now may have somebody's request."""
+        return epoch(self.pods[uid]) in self._answered | self._heard
+
     def wakes(self, now: float) -> bool:
         """Whether somebody waits for a start that has only begun."""
         began = self.cold.scaled_at or self.cold.held_at
@@ -291,15 +330,27 @@ class Model:
     def scaled(self, replicas: int, at: float, version: int) -> None:
         """The scale write was acknowledged. What a watch tells from before it counts no more: on an
         old count a second pod would be seen out for the same step down."""
+        self._lowering = None
         if version >= self._version:
-            self.replicas, self._version = replicas, version
+            before, self.replicas, self._version = self.replicas, replicas, version
+            self._take_back(before)
         if self.cold.id and not self.cold.scaled_at:
             self.cold = self.cold._replace(scaled_at=at)
+
+    def _take_back(self, before: int | None) -> None:
+        """Where the count is higher than `before`, Kubernetes may keep whom it has not begun to
+        delete: as many as that serve again, for they are warm."""
+        replicas = self.replicas or 0
+        if before is None or replicas <= before or self._lowering is not None:
+            return
+        alive = [uid for uid in self.released if not ends(self.pods[uid])]
+        for uid in alive[: max(0, replicas - len(self.staying()))]:
+            del self.released[uid]
 
     def _steps_of_the_start(self) -> None:
         if not self.cold.id or self.cold.answered_at or not self.staying():
             return
-        first = min((self.pods[uid] for uid in self.staying()), key=_created)
+        first = min((self.pods[uid] for uid in self.staying()), key=created)
         self.cold = start_steps(self.cold, first)
 
     def _seen(self) -> Seen:
@@ -319,25 +370,6 @@ class Model:
         )
 
 
-def _ends(pod: Object) -> bool:
-    return "deletionTimestamp" in pod["metadata"]
-
-
-def _serves(pod: Object) -> bool:
-    return answered(pod) and not lost(pod)
-
-
-def rolling(deployment: Object) -> bool:
-    """Whether pods of an earlier version are there, or some of the newest are not there yet."""
-    told = deployment.get("status") or {}
-    updated = int(told.get("updatedReplicas") or 0)
-    return updated < max(int(told.get("replicas") or 0), int(deployment["spec"]["replicas"]))
-
-
-def _mark(pod: Object) -> str:
-    return str((pod["metadata"].get("annotations") or {}).get(DRAINING, ""))
-
-
 def start_steps(cold: ColdStart, pod: Object) -> ColdStart:
     """`cold` with the steps its pod has taken, as far as Kubernetes tells (in whole seconds)."""
     scheduled = condition(pod, "PodScheduled") or {}
@@ -348,7 +380,3 @@ def start_steps(cold: ColdStart, pod: Object) -> ColdStart:
         scheduled_at=seconds(scheduled.get("lastTransitionTime")) if placed else 0.0,
         running_at=seconds(running.get("startedAt")),
     )
-
-
-def _created(pod: Object) -> str:
-    return str(pod["metadata"].get("creationTimestamp", ""))

@@ -14,15 +14,15 @@ import structlog
 
 from tidegate_operator.kube.api import STRATEGIC, Api, ApiError, collection
 from tidegate_operator.kube.model import Model, Steps
+from tidegate_operator.kube.pods import CHEAPEST, DELETION_COST, cheapest
 from tidegate_operator.kube.report import stamp
+from tidegate_operator.plan.pod import GRACE_BEYOND_DRAIN
 from tidegate_runtime.contract import cluster
 
 log = structlog.get_logger()
 
 Object = Mapping[str, Any]
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
-DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
-CHEAPEST: Final = "-2147483647"
 PAUSE: Final = 0.2
 """Seconds between a write that failed and the next try: a router's line asks for one at once."""
 
@@ -51,7 +51,7 @@ class Scaler:
             self._once(("nudge", model.deployment), self._nudged(model))
         marks = model.marks()
         for uid in marks.set:
-            self._annotate(model, uid, {cluster.DRAINING: str(int(time.time()))})
+            self._annotate(model, uid, {cluster.DRAINING: model.mark(uid)})
         for uid in marks.clear:
             self._annotate(model, uid, {cluster.DRAINING: None, DELETION_COST: None})
         for uid, pod in model.pods.items():
@@ -60,7 +60,10 @@ class Scaler:
                 self.gate(model, uid, answered=False)  # of a former life
         for uid in model.discard(time.time()):
             path = self._pod_path(model.pods[uid])
-            self._once(("delete", uid), self._api.delete(path))
+            # One that never served anybody has nothing to see out, though it may look busy: an
+            # engine that hangs would keep its devices from its successor for the whole drain.
+            grace = None if model.has_served(uid) else GRACE_BEYOND_DRAIN
+            self._once(("delete", uid), self._api.delete(path, grace))
 
     def gate(self, model: Model, uid: str, *, answered: bool) -> None:
         """Set the readiness gate of a pod for this life of its engine."""
@@ -114,17 +117,16 @@ class Scaler:
         cheap = {"metadata": {"annotations": {DELETION_COST: CHEAPEST}}}
         for uid in pods:
             pod = model.pods.get(uid)
-            if pod is not None and not _cheapest(pod):
+            if pod is not None and not cheapest(pod):
                 await self._api.patch(self._pod_path(pod), cheap, STRATEGIC)
-        seen = [uid for uid in pods if uid in model.pods and _cheapest(model.pods[uid])]
+        seen = [uid for uid in pods if uid in model.pods and cheapest(model.pods[uid])]
         since = {uid: model.draining[uid] for uid in seen if uid in model.draining}
         if not since or len(seen) < len([uid for uid in pods if uid in model.pods]):
             return  # taken back meanwhile, or the marks have yet to come back from the server
         try:
             await self._scale(model, model.let_go(tuple(since), time.time()))
-        except ApiError:
+        finally:
             model.keep(tuple(since), since)
-            raise
 
     @staticmethod
     def _pod_path(pod: Object) -> str:
@@ -152,7 +154,3 @@ class Scaler:
 
 def _version(obj: Object) -> int:
     return int(obj.get("metadata", {}).get("resourceVersion") or 0)
-
-
-def _cheapest(pod: Object) -> bool:
-    return (pod["metadata"].get("annotations") or {}).get(DELETION_COST) == CHEAPEST

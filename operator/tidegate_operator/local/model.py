@@ -17,7 +17,7 @@ import msgspec
 from tidegate_billing.links import ModelPricing
 from tidegate_operator.autoscale import Policy, Sample, State, decide
 from tidegate_operator.demand import Total
-from tidegate_operator.drain import busy, choose
+from tidegate_operator.drain import busy, choose, mark
 from tidegate_operator.local import counters, stopping
 from tidegate_operator.local.engines import Engine, PrepareError, Start
 from tidegate_operator.local.options import Event
@@ -330,9 +330,9 @@ class Model:
         loads = [one._replace(ready=states[one.id] == "ready") for one in loads]
         for replica in choose(loads, count):
             run = self.runs[replica]
-            run.move("draining")
+            run.move("draining", mark(now))
             run.drain = self.site.spawn(
-                stopping.drain(run, self.site, self.plan.drain_seconds, self.publish)
+                stopping.drain(run, self.site, now, self.plan.drain_seconds, self.publish)
             )
         self.publish()
 

@@ -97,9 +97,9 @@ class Running:
         """starting, ready or draining."""
         return self.view.state
 
-    def move(self, state: str) -> None:
-        """Changes the state that routers see (from the next publication on)."""
-        self.view = msgspec.structs.replace(self.view, state=state)
+    def move(self, state: str, mark: str = "") -> None:
+        """Changes the state that routers see (from the next publication on), with a drain's mark."""
+        self.view = msgspec.structs.replace(self.view, state=state, mark=mark)
 
     def base_counters(self, state: str) -> EngineCounters:
         """This epoch without numbers."""

@@ -31,9 +31,10 @@ def take_back(run: Running) -> None:
     run.move("ready")
 
 
-async def drain(run: Running, site: Site, timeout: float, publish: Callable[[], None]) -> None:
+async def drain(
+    run: Running, site: Site, began: float, timeout: float, publish: Callable[[], None]
+) -> None:
     """Waits until the replica is seen out, `timeout` seconds at most; counts and ends it."""
-    began = time.time()
     while True:
         run.changed.clear()
         now = time.time()

@@ -4,7 +4,8 @@ The router reads resources, namespaces and pods, and nothing else: what the oper
 know is written there. No secret is read either. An engine's guard is derived from a key that both
 hold, so a router needs no right to read Secrets, and the Secret `mdep-<name>` exists for the pod.
 
-    pod annotation  tidegate.dev/draining      set: no router may send it anything new
+    pod annotation  tidegate.dev/draining      set: no router may send it anything new; its value
+                                               is the drain's mark, which routers repeat
     pod condition   tidegate.dev/answered      its message names the epoch that answered
     status.coldStart.startId, status.failure   which start is running, and how it failed
     status.conditions Valid                    False: holds no name and serves nobody
@@ -198,17 +199,24 @@ def lost(pod: Object) -> bool:
     return later and containers.get("status") == gate.get("status") == "True"
 
 
-def replica(pod: Object, deployment: str, secret: str) -> Replica | None:
-    """A pod as a replica; None while no engine process can be reached in it."""
-    metadata, status = pod["metadata"], pod.get("status", {})
-    address = status.get("podIP")
-    if not address or status.get("phase") in {"Succeeded", "Failed"}:
-        return None
+def reachable(pod: Object) -> bool:
+    """Whether an engine process may be there to be reached, or to come for the first time."""
+    status = pod.get("status", {})
+    if not status.get("podIP") or status.get("phase") in {"Succeeded", "Failed"}:
+        return False
     state = engine_status(pod).get("state") or {}
     restarted = engine_status(pod).get("restartCount", 0) > 0
-    if "terminated" in state or (restarted and "running" not in state):
-        return None  # between two lives
-    leaving = "deletionTimestamp" in metadata or DRAINING in (metadata.get("annotations") or {})
+    between_lives = "terminated" in state or (restarted and "running" not in state)
+    return not between_lives
+
+
+def replica(pod: Object, deployment: str, secret: str) -> Replica | None:
+    """A pod as a replica; None while no engine process can be reached in it."""
+    if not reachable(pod):
+        return None
+    metadata, address = pod["metadata"], pod["status"]["podIP"]
+    annotations = metadata.get("annotations") or {}
+    leaving = "deletionTimestamp" in metadata or DRAINING in annotations
     host = f"[{address}]" if ":" in address else address
     return Replica(
         id=epoch(pod),
@@ -216,4 +224,5 @@ def replica(pod: Object, deployment: str, secret: str) -> Replica | None:
         url=f"http://{host}:{ENGINE_PORT}",
         state="draining" if leaving else "ready" if answered(pod) else "starting",
         guard=secret,
+        mark=annotations.get(DRAINING, ""),
     )

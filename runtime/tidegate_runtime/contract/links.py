@@ -32,7 +32,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 class Replica(msgspec.Struct, frozen=True, kw_only=True):
     """One engine process or pod. `id` is its epoch: unique over restarts.
 
-    `lost`: the control plane hears nothing from where it runs; others are tried first."""
+    `lost`: the control plane hears nothing from where it runs; others are tried first. `mark`: of
+    the drain that it is in, another one for each (empty: it is in none)."""
 
     id: str
     deployment: str
@@ -41,6 +42,7 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     guard: str
     start_id: str = ""
     lost: bool = False
+    mark: str = ""
 
 
 class ModelView(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +92,8 @@ class ModelDemand(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplicaDemand(msgspec.Struct, frozen=True, kw_only=True):
-    """One replica as one router sees it. `excluded`: it sends nothing new there (draining seen).
+    """One replica as one router sees it. `excluded`: it sends nothing new there (draining seen),
+    and `mark` is that drain's.
 
     `answered_at`: when the readiness request was answered (0: not yet); `answer_error`: the
     readiness request was refused, in the engine's words. `first_forward`: when the first held
@@ -99,6 +102,7 @@ class ReplicaDemand(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     in_flight: int = 0
     excluded: bool = False
+    mark: str = ""
     answered_at: float = 0.0
     answer_error: str = ""
     first_forward: float = 0.0
