@@ -114,9 +114,9 @@ class _Round:
         quota, name, left = self.quotas.shortest(space, amounts)
         message = words.over_quota(quota, name, left, amounts[name])
         line = f"quota {space}" if self.quotas.ever(space, amounts) else ""
-        if ask.shape.device and not self._could_run(ask):
-            return self._has_room(ask)  # which says why: nobody leaves for what could not run then
-        if line:
+        if line and ask.shape.device and not self._could_run(ask):
+            message += "; no node has room for it either"  # nobody leaves for what could not run
+        elif line:
             victims = self._of_the_namespace(ask)
             self._give(victims, ask)
             if victims:
