@@ -117,6 +117,20 @@ def test_what_a_quota_forbids_takes_nothing_from_anybody(world: World) -> None:
     assert world._replace(asks=plain).decided().granted == made.granted
 
 
+@given(worlds(), st.integers(1, 6))
+def test_what_the_scheduler_gives_no_node_takes_nothing_from_anybody(
+    world: World, devices: int
+) -> None:
+    refused = ask("a/refused", devices, written=1, since=-1, refused="unbound volume")
+    everywhere = frozenset(one.name for one in world.nodes)
+    refused = refused._replace(shape=refused.shape._replace(barred=everywhere))
+    made = world._replace(asks=[refused, *world.asks]).decided()
+    without = world.decided()
+    assert made.granted == without.granted
+    assert made.gives == without.gives
+    assert made.waits.keys() - {"a/refused"} == without.waits.keys()
+
+
 @given(worlds())
 def test_only_idle_ones_give_way_each_once_and_for_somebody_who_waits(world: World) -> None:
     made = world.decided()

@@ -15,7 +15,7 @@ from owned import owned
 from planning import PLATFORM, SIM
 from tidegate_operator import platform
 from tidegate_operator.autoscale import Override
-from tidegate_operator.capacity import GiveWay, Wait
+from tidegate_operator.capacity import GiveWay, Wait, refused
 from tidegate_operator.capacity import shape as shapes
 from tidegate_operator.kube import events, report
 from tidegate_operator.kube.fleet import Fleet, Site
@@ -287,6 +287,103 @@ async def test_replicas_without_a_pod_yet_count_against_a_quota(world: World) ->
 def quota(hard: str, used: str) -> dict[str, Any]:
     status = {"hard": {"pods": hard}, "used": {"pods": used}}
     return {"metadata": {"name": "q", "namespace": "team"}, "spec": {}, "status": status}
+
+
+UNBOUND = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."
+FULL = f"0/1 nodes are available: 1 Insufficient {GPU}."
+LATE = refused.SECONDS + 1
+
+
+def pending(uid: str, name: str, message: str) -> dict[str, Any]:
+    """A pod that the scheduler has refused."""
+    obj = pod(uid, name, "")
+    said = {"type": "PodScheduled", "status": "False", "message": message}
+    return {**obj, "status": {"phase": "Pending", "conditions": [said]}}
+
+
+def _at(world: World, *seconds: float) -> None:
+    for second in seconds:
+        world.fleet.capacity.look(world.now + second)
+
+
+async def test_a_pod_that_no_node_can_help_keeps_no_device_from_others(world: World) -> None:
+    """Kept warm, written, and its claim has no volume: Kubernetes reserves nothing for it."""
+    broken = world.model("broken")
+    broken.policy = replace(broken.policy, min_replicas=1)
+    world.deployment("broken", 1)
+    world.pod(pending("broken-0", "broken", UNBOUND))
+    world.model("m")
+    world.heard(m=1)
+    _at(world, 0, 1, 2)
+    await world.settled()
+    assert world.api.scaled == {}, "a volume may take seconds to be made"
+    _at(world, LATE)
+    await world.settled()
+    assert world.api.scaled == {"mdep-m": 1}
+    assert broken.failure is not None
+    assert broken.failure.reason == "VolumePending"
+
+
+async def test_another_pod_in_its_place_is_judged_anew(world: World) -> None:
+    world.model("broken")
+    world.deployment("broken", 1)
+    broken = pending("broken-0", "broken", UNBOUND)
+    world.pod(broken)
+    world.model("m")
+    world.heard(broken=1, m=1)
+    _at(world, 0, LATE - 2)
+    world.fleet.leading = False  # nobody to settle the account of the first one with
+    world.pod(broken, deleted=True)
+    world.fleet.leading = True
+    world.pod(pending("broken-1", "broken", UNBOUND))
+    _at(world, LATE - 1, LATE, LATE + 10)
+    await world.settled()
+    assert world.api.scaled == {}
+    _at(world, 2 * LATE)
+    await world.settled()
+    assert world.api.scaled == {"mdep-m": 1}
+
+
+async def test_a_pod_that_waits_for_devices_alone_keeps_its_place(world: World) -> None:
+    world.model("busy", replicas=1, profile="nvidia-l4:1")
+    world.model("first")
+    world.deployment("first", 1)
+    world.pod(pending("first-0", "first", FULL))
+    world.model("small", profile="nvidia-l4:1")
+    world.heard(busy=1, first=1, small=1)
+    _at(world, 0, LATE, 10 * LATE)
+    await world.settled()
+    assert world.api.scaled == {}
+    world.fleet.capacity.node(node(gpus="5"), deleted=False)
+    _at(world, 10 * LATE + 1, 10 * LATE + 2)
+    await world.settled()
+    assert world.api.scaled == {}, "there is room, and the scheduler looks again within seconds"
+
+
+async def test_a_pod_that_cannot_even_be_made_keeps_no_device_from_others(world: World) -> None:
+    """Somebody's pods have taken its namespace's quota since, or an admission webhook refuses it."""
+    broken = world.model("broken")
+    world.deployment("broken", 1)
+    deployment = world.fleet.state.child_of("team/broken", "Deployment")
+    assert deployment is not None
+    failing = {"type": "ReplicaFailure", "status": "True", "message": "denied the request"}
+    metadata = {**deployment["metadata"], "resourceVersion": "3"}
+    world.fleet.state.child(
+        "Deployment",
+        {**deployment, "metadata": metadata, "status": {"conditions": [failing]}},
+        deleted=False,
+    )
+    world.model("m")
+    world.heard(broken=20, m=1)
+    _at(world, 0, 1)
+    await world.settled()
+    assert world.api.scaled == {}
+    _at(world, LATE)
+    await world.settled()
+    assert world.api.scaled == {"mdep-m": 1}
+    assert broken.wait is not None, "no second one is asked for"
+    assert broken.failure is not None
+    assert broken.failure.reason == "PodsRefused", "which its Deployment is made to try again"
 
 
 async def test_who_is_served_is_remembered_and_what_is_kept_warm_is_pinned(world: World) -> None:

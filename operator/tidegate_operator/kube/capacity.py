@@ -26,11 +26,12 @@ from tidegate_operator.capacity import (
     Wait,
     decide,
     free,
+    refused,
 )
 from tidegate_operator.capacity import shape as shapes
 from tidegate_operator.kube.model import Model
 from tidegate_operator.platform import Platform
-from tidegate_runtime.contract.cluster import LABEL_MODEL, label_value
+from tidegate_runtime.contract.cluster import LABEL_MODEL, condition, label_value
 
 log = structlog.get_logger()
 
@@ -88,6 +89,7 @@ class Capacity:
         self._served: dict[str, float] = {}
         self._asked: dict[str, Asked] = {}
         self._said: dict[str, tuple[Wait, float]] = {}
+        self._refusals: dict[str, refused.Refusal] = {}
         self.waits: dict[str, Wait] = {}
         self.gave_way = 0
         self._stale, self._at = True, 0.0
@@ -186,6 +188,7 @@ class Capacity:
         self._granted.clear()
         self.waits.clear()
         self._since.clear()
+        self._refusals.clear()
         self._stale = True
 
     def look(self, now: float) -> None:
@@ -224,6 +227,9 @@ class Capacity:
             now,
         )
         self._stale, self._at = False, now
+        for deployment, nodes in outcome.doubted.items():
+            known = self._refusals[deployment]
+            self._refusals[deployment] = refused.doubted(known, nodes, now)
         before, self.waits = self.waits, dict(outcome.waits)
         for deployment, more in outcome.granted.items():
             self._granted[deployment] = self._asked[deployment].committed + more
@@ -241,6 +247,7 @@ class Capacity:
     def _asks(self, now: float) -> Iterator[Ask]:
         """Every model that has fewer replicas on nodes than it shall have."""
         asking: dict[str, float] = {}
+        refusals: dict[str, refused.Refusal] = {}
         self._asked.clear()
         for name, model in self._models.items():
             if model.shape is None or model.replicas is None or not self._counts(model):
@@ -257,17 +264,22 @@ class Capacity:
             held = model.total.held_since or now
             asking[name] = min(self._since.get(name, now), held)
             written, unseen = max(0, committed - has), max(0, committed - len(there))
+            shape, words = model.shape, ""
+            if said := _refused(model, there, unseen):
+                known = refusals[name] = refused.told(self._refusals.get(name), said)
+                shape, words = shape._replace(barred=known.barred(now)), known.message
             yield Ask(
                 name,
                 self._owner(name),
-                model.shape,
+                shape,
                 total - has,
                 asking[name],
                 written,
                 unseen,
                 has,
+                words,
             )
-        self._since = asking
+        self._since, self._refusals = asking, refusals
 
     def _there(self, model: Model) -> dict[str, bool]:
         """Its pods that are not ending, and whether they are on a node: the two watches of them
@@ -335,6 +347,20 @@ def _of_a_deployment(pod: Object) -> bool:
         one.get("kind") == "ReplicaSet" and one.get("name", "").startswith("mdep-")
         for one in owners
     )
+
+
+def _refused(model: Model, there: Mapping[str, bool], unseen: int) -> dict[str, str]:
+    """What keeps all its pods without a node from one, by pod; empty: it is not known of all.
+    Where pods cannot even be made, it is what their Deployment says."""
+    found = {}
+    for uid in (uid for uid, placed in there.items() if not placed):
+        said = condition(model.pods.get(uid) or {}, "PodScheduled") or {}
+        if said.get("status") != "False":
+            return {}
+        found[uid] = said.get("message") or said.get("reason") or "no node was found for it"
+    if not found and unseen and model.blocked is not None:
+        return {"": model.blocked.message}
+    return found
 
 
 def _least(model: Model, now: float) -> int:

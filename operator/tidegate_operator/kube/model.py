@@ -304,7 +304,9 @@ class Model:
 
     def _seen(self) -> Seen:
         wait = self.wait
-        waits = None if wait is None else Trouble(wait.reason, wait.message, passing=True)
+        waits = None
+        if wait is not None and self.blocked is None:  # what is asked for already comes first
+            waits = Trouble(wait.reason, wait.message, passing=True)
         return Seen(
             pods=[self.pods[uid] for uid in self.staying()],
             ready=len(self.ready()),
