@@ -18,6 +18,7 @@ from tidegate_operator.autoscale import Override
 from tidegate_operator.capacity import GiveWay, Wait, refused
 from tidegate_operator.capacity import shape as shapes
 from tidegate_operator.kube import events, report
+from tidegate_operator.kube.api import ApiError
 from tidegate_operator.kube.fleet import Fleet, Site
 from tidegate_operator.kube.model import Model
 from tidegate_operator.kube.verdict import Verdict
@@ -38,6 +39,7 @@ class Api:
         self.scaled: dict[str, int] = {}
         self.answer = asyncio.Event()
         self.version = 100
+        self.refuses: dict[str, ApiError] = {}
 
     async def create(self, path: str, obj: dict[str, Any]) -> dict[str, Any]:
         if path.endswith("/events"):
@@ -46,6 +48,8 @@ class Api:
 
     async def patch(self, path: str, change: Any, kind: str = "") -> dict[str, Any]:
         if path.endswith("/scale"):
+            if (error := self.refuses.get(path.split("/")[-2])) is not None:
+                raise error
             self.scaled[path.split("/")[-2]] = change["spec"]["replicas"]
             await self.answer.wait()
         self.version += 1
@@ -384,6 +388,24 @@ async def test_a_pod_that_cannot_even_be_made_keeps_no_device_from_others(world:
     assert broken.wait is not None, "no second one is asked for"
     assert broken.failure is not None
     assert broken.failure.reason == "PodsRefused", "which its Deployment is made to try again"
+
+
+@pytest.mark.parametrize(("status", "granted"), [(403, {"mdep-m": 1}), (503, {})])
+async def test_a_count_that_may_not_be_written_keeps_no_device_from_others(
+    world: World, status: int, granted: dict[str, int]
+) -> None:
+    """An admission policy forbids it. While the API server is away, what is granted stays so."""
+    world.api.refuses["mdep-first"] = ApiError(status, "", "denied the request")
+    world.model("first")
+    world.model("m")
+    world.heard(first=1, m=1)
+    await world.settled()
+    _at(world, 1, 2)
+    await world.settled()
+    assert world.api.scaled == {}
+    _at(world, LATE + 1)
+    await world.settled()
+    assert world.api.scaled == granted
 
 
 async def test_who_is_served_is_remembered_and_what_is_kept_warm_is_pinned(world: World) -> None:

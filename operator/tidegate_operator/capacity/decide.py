@@ -86,7 +86,7 @@ class _Round:
 
     def look_at(self, ask: Ask, *, written: bool) -> None:
         """One replica of an ask; after one that waits, none of the same ask is granted."""
-        if ask.refused and ask.deployment not in self._doubted:
+        if ask.refused and ask.shape.device and ask.deployment not in self._doubted:
             self._doubted[ask.deployment] = self._lets_in(ask)
         if ask.deployment in self._held:
             return

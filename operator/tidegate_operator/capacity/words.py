@@ -44,8 +44,8 @@ def never(shape: Shape, nodes: Sequence[NodeView]) -> str:
 
 
 def refused(message: str) -> str:
-    """No node that the forecast lets it in is given to it."""
-    return f"the scheduler has no node for the replica that is asked for: {message[:_QUOTED]}"
+    """It gets no node, whatever is free."""
+    return f"the replica that is asked for already has no node: {message[:_QUOTED]}"
 
 
 def full(shape: Shape, room: Room, left: Mapping[str, Amounts], nodes: Sequence[NodeView]) -> str:

@@ -351,15 +351,17 @@ def _of_a_deployment(pod: Object) -> bool:
 
 def _refused(model: Model, there: Mapping[str, bool], unseen: int) -> dict[str, str]:
     """What keeps all its pods without a node from one, by pod; empty: it is not known of all.
-    Where pods cannot even be made, it is what their Deployment says."""
+    Where there are none, it is why the count may not be written, or why they cannot be made."""
     found = {}
     for uid in (uid for uid, placed in there.items() if not placed):
         said = condition(model.pods.get(uid) or {}, "PodScheduled") or {}
         if said.get("status") != "False":
             return {}
         found[uid] = said.get("message") or said.get("reason") or "no node was found for it"
-    if not found and unseen and model.blocked is not None:
-        return {"": model.blocked.message}
+    if not found and unseen:
+        blocked = "" if model.blocked is None else model.blocked.message
+        if message := model.not_written or blocked:
+            return {"": message}
     return found
 
 
