@@ -19,6 +19,7 @@ from tidegate_operator.capacity import GiveWay, Wait, refused
 from tidegate_operator.capacity import shape as shapes
 from tidegate_operator.kube import events, report
 from tidegate_operator.kube.api import ApiError
+from tidegate_operator.kube.capacity import OVERDUE_SECONDS
 from tidegate_operator.kube.fleet import Fleet, Site
 from tidegate_operator.kube.model import Model
 from tidegate_operator.kube.verdict import Verdict
@@ -408,6 +409,27 @@ async def test_a_count_that_may_not_be_written_keeps_no_device_from_others(
     assert world.api.scaled == granted
 
 
+@pytest.mark.parametrize("whose", ["", "old"])
+async def test_a_pod_that_does_not_end_in_its_time_is_no_room_that_comes(
+    world: World, whose: str
+) -> None:
+    """A finalizer that nobody takes off: who waits for its devices would keep the others for ever."""
+    world.model("old")
+    stuck = pod("stuck", whose, gpus="1")
+    stuck["metadata"]["deletionTimestamp"] = report.stamp(world.now + 30)
+    world.pod(stuck)
+    world.model("big")
+    world.model("small", profile="nvidia-l4:1")
+    world.heard(big=1, small=1)
+    _at(world, 1, 30, 60)
+    await world.settled()
+    assert world.api.scaled == {}
+    assert "room comes free on node-a" in world.fleet.capacity.waits["team/big"].message
+    _at(world, 30 + OVERDUE_SECONDS + 1)
+    await world.settled()
+    assert world.api.scaled == {"mdep-small": 1}
+
+
 async def test_who_is_served_is_remembered_and_what_is_kept_warm_is_pinned(world: World) -> None:
     given = []
     world.fleet.capacity._told = given.append
@@ -582,13 +604,16 @@ def test_what_a_pod_takes(spec: dict[str, Any], cpu: int) -> None:
 
 def test_a_pod_decodes_to_what_is_counted() -> None:
     obj = pod("u", "m")
-    obj["metadata"] |= {"deletionTimestamp": "x", "managedFields": [{"manager": "m"}]}
+    obj["metadata"] |= {
+        "deletionTimestamp": "1970-01-01T00:01:00Z",
+        "managedFields": [{"manager": "m"}],
+    }
     made = msgspec.json.decode(msgspec.json.encode(obj), type=shapes.SlimPod)
     assert "managedFields" not in made["metadata"]
     assert "status" not in made
     assert made["metadata"]["labels"] == {cluster.LABEL_MODEL: "m"}
     view = shapes.pod(made)
-    assert (view.uid, view.node, view.leaving) == ("u", "node-a", True)
+    assert (view.uid, view.node, view.leaving, view.ends) == ("u", "node-a", True, 60)
     assert view.requests[GPU] == 4000
 
 

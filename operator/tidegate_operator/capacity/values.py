@@ -56,7 +56,8 @@ class Placed(NamedTuple):
     """A pod on a node. `deployment`: of a model of ours; empty: somebody else's.
     `leaving`: its end has begun, or it drains: its room comes free without anybody else's doing.
     `pinned`: of ours, and kept by a warm minimum or a person: nothing makes it leave.
-    `quota`: of one of ours, what its namespace has back when it leaves."""
+    `quota`: of one of ours, what its namespace has back when it leaves. `ends`: when it is to be
+    gone, once its end has begun: seconds since the epoch, 0 before."""
 
     uid: str
     node: str
@@ -65,6 +66,7 @@ class Placed(NamedTuple):
     leaving: bool = False
     pinned: bool = False
     quota: Amounts = _NONE
+    ends: float = 0.0
 
 
 class QuotaView(NamedTuple):

@@ -31,7 +31,7 @@ from tidegate_operator.capacity import (
 from tidegate_operator.capacity import shape as shapes
 from tidegate_operator.kube.model import Model
 from tidegate_operator.platform import Platform
-from tidegate_runtime.contract.cluster import LABEL_MODEL, condition, label_value
+from tidegate_runtime.contract.cluster import LABEL_MODEL, condition, label_value, seconds
 
 log = structlog.get_logger()
 
@@ -42,6 +42,8 @@ SOON_SECONDS: Final = 0.1
 """One look for all the events of a moment: every pod of the cluster may be one."""
 SAID_SECONDS: Final = 5.0
 """How often a wait is told anew, while its reason is the same."""
+OVERDUE_SECONDS: Final = 60.0
+"""How long after its time a pod that ends may take, and its room still be counted on."""
 UNENDED: Final = "status.phase!=Succeeded,status.phase!=Failed"
 
 
@@ -307,8 +309,12 @@ class Capacity:
                 view = self._pods.get(uid)
                 if view is None or not view.node:
                     view = shapes.pod(obj)
+                ends = view.ends or seconds(obj["metadata"].get("deletionTimestamp"))
+                if _overdue(ends, now):
+                    yield view._replace(leaving=False)  # nobody's to make leave
+                    continue
                 going = uid in model.draining or uid in model.released or bool(model.gives_way_to)
-                leaving = going or view.leaving or "deletionTimestamp" in obj["metadata"]
+                leaving = going or bool(ends)
                 if not leaving and view.node not in self._nodes:
                     continue
                 pinned = number < least
@@ -316,7 +322,7 @@ class Capacity:
                 yield Placed(uid, view.node, view.requests, name, leaving, pinned, quota)
         for uid, view in self._pods.items():
             if uid not in ours and view.node in self._nodes:
-                yield view
+                yield view._replace(leaving=False) if _overdue(view.ends, now) else view
 
     def _idle(self, now: float) -> Iterator[Idle]:
         """Models that nobody uses and nothing keeps; how long they are idle is judged later."""
@@ -338,6 +344,11 @@ class Capacity:
         for name, view in sorted(self._nodes.items()):
             for device in sorted(self.devices & view.allocatable.keys()):
                 yield name, device, left[name][device] / 1000
+
+
+def _overdue(ends: float, now: float) -> bool:
+    """Whether a pod should have been gone long since: a finalizer keeps it, or a broken node."""
+    return bool(ends) and now - ends > OVERDUE_SECONDS
 
 
 def _of_a_deployment(pod: Object) -> bool:
