@@ -150,6 +150,19 @@ def test_an_idle_model_gives_way_within_its_quota() -> None:
     assert not made.gives, "one is leaving already"
 
 
+@pytest.mark.parametrize(("hard", "used"), [(0, 0), (4, 1)])
+def test_what_its_quota_forbids_keeps_no_device_from_others(hard: int, used: int) -> None:
+    """Neither one that lacks least, nor one that comes free by itself, nor one that is free."""
+    asks, quota = [ask("t/big", 4, since=1), ask("u/small", 1, since=2)], gpus("t", hard, used)
+    busy = on("node-a", 1, "u/busy")
+    for pods in ([busy], [busy._replace(leaving=True)], []):
+        made = decided(asks, [A], pods, [quota])
+        assert made.granted == {"u/small": 1}
+        assert made.waits.keys() == {"t/big"}
+        assert made.waits["t/big"].reason == "QuotaExceeded"
+        assert ("place 1 of 1" in made.waits["t/big"].message) == (hard == 4)
+
+
 def test_a_quota_is_looked_at_without_devices_too() -> None:
     made = decided([ask("t/cpu", 0)], [], quotas=[gpus("t", 0, pods=0)])
     assert made.waits["t/cpu"].reason == "QuotaExceeded"
@@ -275,7 +288,8 @@ def test_nobody_leaves_for_what_could_not_run_then() -> None:
     victim, quota = idle("a/v", gpus=4), gpus("a", 8, 4)
     no_node = decided([ask("a/x", 8)], [A], [on("node-a", 4, "a/v")], [quota], [victim])
     assert not no_node.gives
-    assert no_node.waits["a/x"].reason == "Unschedulable"
+    assert no_node.waits["a/x"].reason == "QuotaExceeded"
+    assert "no node has room for it either" in no_node.waits["a/x"].message
     busy = [on("node-a", 4, "b/busy"), on("node-b", 1, "a/v")]
     small = [node("node-a"), node("node-b", 1)]
     full = decided([ask("a/x", 4)], small, busy, [gpus("a", 4, 1)], [idle("a/v", gpus=1)])

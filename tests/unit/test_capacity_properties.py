@@ -98,6 +98,40 @@ def test_what_is_granted_is_within_the_quotas(world: World) -> None:
 
 
 @given(worlds())
+def test_what_a_quota_forbids_takes_nothing_from_anybody(world: World) -> None:
+    """Did it want no device at all, the others would get the same."""
+    world = world._replace(asks=[one._replace(written=0) for one in world.asks], idles=[])
+    name = f"requests.{GPU}"
+    left = {one.namespace: one.hard[name] - one.used[name] for one in world.quotas}
+    over = {
+        one.deployment
+        for one in world.asks
+        if one.shape.quota.get(name, 0) > max(0, left.get(one.namespace, 100_000))
+    }
+    made = world.decided()
+    assert all(made.waits[one].reason == "QuotaExceeded" for one in over)
+    plain = [
+        one._replace(shape=one.shape._replace(device="")) if one.deployment in over else one
+        for one in world.asks
+    ]
+    assert world._replace(asks=plain).decided().granted == made.granted
+
+
+@given(worlds(), st.integers(1, 6))
+def test_what_the_scheduler_gives_no_node_takes_nothing_from_anybody(
+    world: World, devices: int
+) -> None:
+    refused = ask("a/refused", devices, written=1, since=-1, refused="unbound volume")
+    everywhere = frozenset(one.name for one in world.nodes)
+    refused = refused._replace(shape=refused.shape._replace(barred=everywhere))
+    made = world._replace(asks=[refused, *world.asks]).decided()
+    without = world.decided()
+    assert made.granted == without.granted
+    assert made.gives == without.gives
+    assert made.waits.keys() - {"a/refused"} == without.waits.keys()
+
+
+@given(worlds())
 def test_only_idle_ones_give_way_each_once_and_for_somebody_who_waits(world: World) -> None:
     made = world.decided()
     victims = [give.victim for give in made.gives]

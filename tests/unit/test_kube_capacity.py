@@ -15,9 +15,11 @@ from owned import owned
 from planning import PLATFORM, SIM
 from tidegate_operator import platform
 from tidegate_operator.autoscale import Override
-from tidegate_operator.capacity import GiveWay, Wait
+from tidegate_operator.capacity import GiveWay, Wait, refused
 from tidegate_operator.capacity import shape as shapes
 from tidegate_operator.kube import events, report
+from tidegate_operator.kube.api import ApiError
+from tidegate_operator.kube.capacity import OVERDUE_SECONDS
 from tidegate_operator.kube.fleet import Fleet, Site
 from tidegate_operator.kube.model import Model
 from tidegate_operator.kube.verdict import Verdict
@@ -38,6 +40,7 @@ class Api:
         self.scaled: dict[str, int] = {}
         self.answer = asyncio.Event()
         self.version = 100
+        self.refuses: dict[str, ApiError] = {}
 
     async def create(self, path: str, obj: dict[str, Any]) -> dict[str, Any]:
         if path.endswith("/events"):
@@ -46,6 +49,8 @@ class Api:
 
     async def patch(self, path: str, change: Any, kind: str = "") -> dict[str, Any]:
         if path.endswith("/scale"):
+            if (error := self.refuses.get(path.split("/")[-2])) is not None:
+                raise error
             self.scaled[path.split("/")[-2]] = change["spec"]["replicas"]
             await self.answer.wait()
         self.version += 1
@@ -289,6 +294,142 @@ def quota(hard: str, used: str) -> dict[str, Any]:
     return {"metadata": {"name": "q", "namespace": "team"}, "spec": {}, "status": status}
 
 
+UNBOUND = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."
+FULL = f"0/1 nodes are available: 1 Insufficient {GPU}."
+LATE = refused.SECONDS + 1
+
+
+def pending(uid: str, name: str, message: str) -> dict[str, Any]:
+    """A pod that the scheduler has refused."""
+    obj = pod(uid, name, "")
+    said = {"type": "PodScheduled", "status": "False", "message": message}
+    return {**obj, "status": {"phase": "Pending", "conditions": [said]}}
+
+
+def _at(world: World, *seconds: float) -> None:
+    for second in seconds:
+        world.fleet.capacity.look(world.now + second)
+
+
+async def test_a_pod_that_no_node_can_help_keeps_no_device_from_others(world: World) -> None:
+    """Kept warm, written, and its claim has no volume: Kubernetes reserves nothing for it."""
+    broken = world.model("broken")
+    broken.policy = replace(broken.policy, min_replicas=1)
+    world.deployment("broken", 1)
+    world.pod(pending("broken-0", "broken", UNBOUND))
+    world.model("m")
+    world.heard(m=1)
+    _at(world, 0, 1, 2)
+    await world.settled()
+    assert world.api.scaled == {}, "a volume may take seconds to be made"
+    _at(world, LATE)
+    await world.settled()
+    assert world.api.scaled == {"mdep-m": 1}
+    assert broken.failure is not None
+    assert broken.failure.reason == "VolumePending"
+
+
+async def test_another_pod_in_its_place_is_judged_anew(world: World) -> None:
+    world.model("broken")
+    world.deployment("broken", 1)
+    broken = pending("broken-0", "broken", UNBOUND)
+    world.pod(broken)
+    world.model("m")
+    world.heard(broken=1, m=1)
+    _at(world, 0, LATE - 2)
+    world.fleet.leading = False  # nobody to settle the account of the first one with
+    world.pod(broken, deleted=True)
+    world.fleet.leading = True
+    world.pod(pending("broken-1", "broken", UNBOUND))
+    _at(world, LATE - 1, LATE, LATE + 10)
+    await world.settled()
+    assert world.api.scaled == {}
+    _at(world, 2 * LATE)
+    await world.settled()
+    assert world.api.scaled == {"mdep-m": 1}
+
+
+async def test_a_pod_that_waits_for_devices_alone_keeps_its_place(world: World) -> None:
+    world.model("busy", replicas=1, profile="nvidia-l4:1")
+    world.model("first")
+    world.deployment("first", 1)
+    world.pod(pending("first-0", "first", FULL))
+    world.model("small", profile="nvidia-l4:1")
+    world.heard(busy=1, first=1, small=1)
+    _at(world, 0, LATE, 10 * LATE)
+    await world.settled()
+    assert world.api.scaled == {}
+    world.fleet.capacity.node(node(gpus="5"), deleted=False)
+    _at(world, 10 * LATE + 1, 10 * LATE + 2)
+    await world.settled()
+    assert world.api.scaled == {}, "there is room, and the scheduler looks again within seconds"
+
+
+async def test_a_pod_that_cannot_even_be_made_keeps_no_device_from_others(world: World) -> None:
+    """Somebody's pods have taken its namespace's quota since, or an admission webhook refuses it."""
+    broken = world.model("broken")
+    world.deployment("broken", 1)
+    deployment = world.fleet.state.child_of("team/broken", "Deployment")
+    assert deployment is not None
+    failing = {"type": "ReplicaFailure", "status": "True", "message": "denied the request"}
+    metadata = {**deployment["metadata"], "resourceVersion": "3"}
+    world.fleet.state.child(
+        "Deployment",
+        {**deployment, "metadata": metadata, "status": {"conditions": [failing]}},
+        deleted=False,
+    )
+    world.model("m")
+    world.heard(broken=20, m=1)
+    _at(world, 0, 1)
+    await world.settled()
+    assert world.api.scaled == {}
+    _at(world, LATE)
+    await world.settled()
+    assert world.api.scaled == {"mdep-m": 1}
+    assert broken.wait is not None, "no second one is asked for"
+    assert broken.failure is not None
+    assert broken.failure.reason == "PodsRefused", "which its Deployment is made to try again"
+
+
+@pytest.mark.parametrize(("status", "granted"), [(403, {"mdep-m": 1}), (503, {})])
+async def test_a_count_that_may_not_be_written_keeps_no_device_from_others(
+    world: World, status: int, granted: dict[str, int]
+) -> None:
+    """An admission policy forbids it. While the API server is away, what is granted stays so."""
+    world.api.refuses["mdep-first"] = ApiError(status, "", "denied the request")
+    world.model("first")
+    world.model("m")
+    world.heard(first=1, m=1)
+    await world.settled()
+    _at(world, 1, 2)
+    await world.settled()
+    assert world.api.scaled == {}
+    _at(world, LATE + 1)
+    await world.settled()
+    assert world.api.scaled == granted
+
+
+@pytest.mark.parametrize("whose", ["", "old"])
+async def test_a_pod_that_does_not_end_in_its_time_is_no_room_that_comes(
+    world: World, whose: str
+) -> None:
+    """A finalizer that nobody takes off: who waits for its devices would keep the others for ever."""
+    world.model("old")
+    stuck = pod("stuck", whose, gpus="1")
+    stuck["metadata"]["deletionTimestamp"] = report.stamp(world.now + 30)
+    world.pod(stuck)
+    world.model("big")
+    world.model("small", profile="nvidia-l4:1")
+    world.heard(big=1, small=1)
+    _at(world, 1, 30, 60)
+    await world.settled()
+    assert world.api.scaled == {}
+    assert "room comes free on node-a" in world.fleet.capacity.waits["team/big"].message
+    _at(world, 30 + OVERDUE_SECONDS + 1)
+    await world.settled()
+    assert world.api.scaled == {"mdep-small": 1}
+
+
 async def test_who_is_served_is_remembered_and_what_is_kept_warm_is_pinned(world: World) -> None:
     given = []
     world.fleet.capacity._told = given.append
@@ -463,13 +604,16 @@ def test_what_a_pod_takes(spec: dict[str, Any], cpu: int) -> None:
 
 def test_a_pod_decodes_to_what_is_counted() -> None:
     obj = pod("u", "m")
-    obj["metadata"] |= {"deletionTimestamp": "x", "managedFields": [{"manager": "m"}]}
+    obj["metadata"] |= {
+        "deletionTimestamp": "1970-01-01T00:01:00Z",
+        "managedFields": [{"manager": "m"}],
+    }
     made = msgspec.json.decode(msgspec.json.encode(obj), type=shapes.SlimPod)
     assert "managedFields" not in made["metadata"]
     assert "status" not in made
     assert made["metadata"]["labels"] == {cluster.LABEL_MODEL: "m"}
     view = shapes.pod(made)
-    assert (view.uid, view.node, view.leaving) == ("u", "node-a", True)
+    assert (view.uid, view.node, view.leaving, view.ends) == ("u", "node-a", True, 60)
     assert view.requests[GPU] == 4000
 
 

@@ -4,13 +4,13 @@ For each replica: its namespace's quota, then a node that has room. Where there 
 and what it waits for is reserved: on a node whose room comes free by itself, else on one where idle
 models are made to give way, else on the one that lacks least. What it could never have is neither
 waited for nor reserved. What is wanted beyond a quota reserves nothing either: a namespace that is
-at its limit delays nobody.
+at its limit delays nobody. Nor does a pod that the scheduler refuses where the forecast has room.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from tidegate_operator.capacity import words
+from tidegate_operator.capacity import refused, words
 from tidegate_operator.capacity.room import Quotas, Room, alike, fits, take
 from tidegate_operator.capacity.turns import ordered
 from tidegate_operator.capacity.values import (
@@ -82,9 +82,12 @@ class _Round:
         self._held: dict[str, _Held] = {}
         self._gives: list[GiveWay] = []
         self._words: dict[Hashable, str] = {}
+        self._doubted: dict[str, frozenset[str]] = {}
 
     def look_at(self, ask: Ask, *, written: bool) -> None:
         """One replica of an ask; after one that waits, none of the same ask is granted."""
+        if ask.refused and ask.shape.device and ask.deployment not in self._doubted:
+            self._doubted[ask.deployment] = self._lets_in(ask)
         if ask.deployment in self._held:
             return
         if not written and not self._within_quota(ask):
@@ -105,7 +108,17 @@ class _Round:
             deployment: Wait(held.reason, held.message + _place(lines.get(held.line), deployment))
             for deployment, held in self._held.items()
         }
-        return Outcome(self._granted, waits, tuple(self._gives))
+        return Outcome(self._granted, waits, tuple(self._gives), self._doubted)
+
+    def _lets_in(self, ask: Ask) -> frozenset[str]:
+        """The nodes that the scheduler would give it if it went by the forecast."""
+        shape = ask.shape._replace(barred=frozenset())
+        waits = refused.names_shortage(ask.refused)
+        return frozenset(
+            node.name
+            for node in self._room.admitting(shape)
+            if node.usable and not (waits and not fits(self._room.now[node.name], shape.requests))
+        )
 
     def _within_quota(self, ask: Ask) -> bool:
         space, amounts = ask.namespace, ask.shape.quota
@@ -114,9 +127,9 @@ class _Round:
         quota, name, left = self.quotas.shortest(space, amounts)
         message = words.over_quota(quota, name, left, amounts[name])
         line = f"quota {space}" if self.quotas.ever(space, amounts) else ""
-        if ask.shape.device and not self._could_run(ask):
-            return self._has_room(ask)  # which says why: nobody leaves for what could not run then
-        if line:
+        if line and ask.shape.device and not self._could_run(ask):
+            message += "; no node has room for it either"  # nobody leaves for what could not run
+        elif line:
             victims = self._of_the_namespace(ask)
             self._give(victims, ask)
             if victims:
@@ -162,7 +175,8 @@ class _Round:
             return True
         nodes = room.admitting(shape)
         if not any(fits(node.allocatable, shape.requests) for node in nodes):
-            self._held[ask.deployment] = _Held("Unschedulable", words.never(shape, nodes), "")
+            why = words.refused(ask.refused) if shape.barred else words.never(shape, nodes)
+            self._held[ask.deployment] = _Held("Unschedulable", why, "")
             return False
         key = alike(shape)
         if key not in self._words:
@@ -181,6 +195,8 @@ class _Round:
         node = self._room.best(ask.shape, self._room.soon)
         if node:
             return node, f"; room comes free on {node}"
+        if ask.refused and not refused.names_shortage(ask.refused):
+            return "", ""  # nobody leaves for what no room would help
         node, victims = self._on_a_node(ask)
         if victims:
             self._give(victims, ask)

@@ -98,10 +98,11 @@ class Room:
                 take(self._ever[pod.node], pod.requests)
 
     def admitting(self, shape: Shape) -> list[NodeView]:
-        """The nodes whose labels and taints let it in, usable or not."""
-        key = (tuple(sorted(shape.selector.items())), shape.tolerations)
+        """The nodes whose labels and taints let it in, usable or not, but for those barred to it."""
+        key = (tuple(sorted(shape.selector.items())), shape.tolerations, shape.barred)
         if key not in self._admitting:
-            found = [node for node in self.nodes.values() if admits(node, shape)]
+            open_ = [node for node in self.nodes.values() if node.name not in shape.barred]
+            found = [node for node in open_ if admits(node, shape)]
             self._admitting[key] = found
         return self._admitting[key]
 
@@ -158,7 +159,7 @@ class Room:
 def alike(shape: Shape) -> Hashable:
     """What two shapes share that fit alike."""
     selector = tuple(sorted(shape.selector.items()))
-    return tuple(sorted(shape.requests.items())), selector, shape.tolerations
+    return tuple(sorted(shape.requests.items())), selector, shape.tolerations, shape.barred
 
 
 class Quotas:

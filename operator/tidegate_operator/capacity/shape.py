@@ -19,7 +19,7 @@ from tidegate_operator.capacity.values import (
 )
 from tidegate_operator.plan.compare import amount
 from tidegate_operator.platform import Platform, chosen
-from tidegate_runtime.contract.cluster import condition
+from tidegate_runtime.contract.cluster import condition, seconds
 from tidegate_runtime.contract.spec import ModelDeployment
 
 Object = Mapping[str, Any]
@@ -179,6 +179,7 @@ def pod(obj: Object, deployment: str = "") -> Placed:
         requests(spec),
         deployment,
         "deletionTimestamp" in metadata,
+        ends=seconds(metadata.get("deletionTimestamp")),
     )
 
 

@@ -30,7 +30,8 @@ class Taint(NamedTuple):
 class Shape(NamedTuple):
     """What one replica asks for. `device`: the resource of its accelerators; empty: it has none,
     and nodes are not looked at. `quota`: what a ResourceQuota may count of it. `elastic`: a node
-    autoscaler answers a pod that waits, so that one is asked for where no node has room."""
+    autoscaler answers a pod that waits, so that one is asked for where no node has room.
+    `barred`: nodes that the scheduler does not give it, whatever the forecast says."""
 
     device: str = ""
     requests: Amounts = _NONE
@@ -38,6 +39,7 @@ class Shape(NamedTuple):
     selector: Mapping[str, str] = _NONE
     tolerations: tuple[Tolerated, ...] = ()
     elastic: bool = False
+    barred: frozenset[str] = frozenset()
 
 
 class NodeView(NamedTuple):
@@ -54,7 +56,8 @@ class Placed(NamedTuple):
     """A pod on a node. `deployment`: of a model of ours; empty: somebody else's.
     `leaving`: its end has begun, or it drains: its room comes free without anybody else's doing.
     `pinned`: of ours, and kept by a warm minimum or a person: nothing makes it leave.
-    `quota`: of one of ours, what its namespace has back when it leaves."""
+    `quota`: of one of ours, what its namespace has back when it leaves. `ends`: when it is to be
+    gone, once its end has begun: seconds since the epoch, 0 before."""
 
     uid: str
     node: str
@@ -63,6 +66,7 @@ class Placed(NamedTuple):
     leaving: bool = False
     pinned: bool = False
     quota: Amounts = _NONE
+    ends: float = 0.0
 
 
 class QuotaView(NamedTuple):
@@ -79,7 +83,8 @@ class Ask(NamedTuple):
 
     `wanted`: replicas without a node; `written` of them are asked for already and not to be taken
     back; of these, `unseen` have no pod yet, so that no quota counts them. `has`: replicas on nodes.
-    `since`: when the waiting began."""
+    `since`: when the waiting began. `refused`: why the scheduler places none of what is written, in
+    its words; empty: it has not said so of all."""
 
     deployment: str
     tenant: str
@@ -89,6 +94,7 @@ class Ask(NamedTuple):
     written: int = 0
     unseen: int = 0
     has: int = 0
+    refused: str = ""
 
     @property
     def namespace(self) -> str:
@@ -129,8 +135,10 @@ class GiveWay(NamedTuple):
 
 class Outcome(NamedTuple):
     """`granted`: replicas to ask for beyond what is written, by deployment (left out: none).
-    `waits`: the asks that did not get all they want. `gives`: in the order of choice."""
+    `waits`: the asks that did not get all they want. `gives`: in the order of choice. `doubted`: of
+    each ask that is refused, the nodes where the forecast lets it in."""
 
     granted: Mapping[str, int]
     waits: Mapping[str, Wait]
     gives: tuple[GiveWay, ...]
+    doubted: Mapping[str, frozenset[str]] = _NONE

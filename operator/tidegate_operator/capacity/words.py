@@ -8,6 +8,7 @@ from tidegate_operator.capacity.room import Room, lacking
 from tidegate_operator.capacity.values import Amounts, NodeView, QuotaView, Shape
 
 _SHOWN: Final = 4
+_QUOTED: Final = 300
 _BINARY: Final = (("Ti", 2**40), ("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10))
 
 
@@ -40,6 +41,11 @@ def never(shape: Shape, nodes: Sequence[NodeView]) -> str:
     )
     short = _short(nearest, nearest.allocatable, shape)
     return f"{needs(shape)}; no node is large enough ({nearest.name}: {short})"
+
+
+def refused(message: str) -> str:
+    """It gets no node, whatever is free."""
+    return f"the replica that is asked for already has no node: {message[:_QUOTED]}"
 
 
 def full(shape: Shape, room: Room, left: Mapping[str, Amounts], nodes: Sequence[NodeView]) -> str:

@@ -26,11 +26,12 @@ from tidegate_operator.capacity import (
     Wait,
     decide,
     free,
+    refused,
 )
 from tidegate_operator.capacity import shape as shapes
 from tidegate_operator.kube.model import Model
 from tidegate_operator.platform import Platform
-from tidegate_runtime.contract.cluster import LABEL_MODEL, label_value
+from tidegate_runtime.contract.cluster import LABEL_MODEL, condition, label_value, seconds
 
 log = structlog.get_logger()
 
@@ -41,6 +42,8 @@ SOON_SECONDS: Final = 0.1
 """One look for all the events of a moment: every pod of the cluster may be one."""
 SAID_SECONDS: Final = 5.0
 """How often a wait is told anew, while its reason is the same."""
+OVERDUE_SECONDS: Final = 60.0
+"""How long after its time a pod that ends may take, and its room still be counted on."""
 UNENDED: Final = "status.phase!=Succeeded,status.phase!=Failed"
 
 
@@ -88,6 +91,7 @@ class Capacity:
         self._served: dict[str, float] = {}
         self._asked: dict[str, Asked] = {}
         self._said: dict[str, tuple[Wait, float]] = {}
+        self._refusals: dict[str, refused.Refusal] = {}
         self.waits: dict[str, Wait] = {}
         self.gave_way = 0
         self._stale, self._at = True, 0.0
@@ -186,6 +190,7 @@ class Capacity:
         self._granted.clear()
         self.waits.clear()
         self._since.clear()
+        self._refusals.clear()
         self._stale = True
 
     def look(self, now: float) -> None:
@@ -224,6 +229,9 @@ class Capacity:
             now,
         )
         self._stale, self._at = False, now
+        for deployment, nodes in outcome.doubted.items():
+            known = self._refusals[deployment]
+            self._refusals[deployment] = refused.doubted(known, nodes, now)
         before, self.waits = self.waits, dict(outcome.waits)
         for deployment, more in outcome.granted.items():
             self._granted[deployment] = self._asked[deployment].committed + more
@@ -241,6 +249,7 @@ class Capacity:
     def _asks(self, now: float) -> Iterator[Ask]:
         """Every model that has fewer replicas on nodes than it shall have."""
         asking: dict[str, float] = {}
+        refusals: dict[str, refused.Refusal] = {}
         self._asked.clear()
         for name, model in self._models.items():
             if model.shape is None or model.replicas is None or not self._counts(model):
@@ -257,17 +266,22 @@ class Capacity:
             held = model.total.held_since or now
             asking[name] = min(self._since.get(name, now), held)
             written, unseen = max(0, committed - has), max(0, committed - len(there))
+            shape, words = model.shape, ""
+            if said := _refused(model, there, unseen):
+                known = refusals[name] = refused.told(self._refusals.get(name), said)
+                shape, words = shape._replace(barred=known.barred(now)), known.message
             yield Ask(
                 name,
                 self._owner(name),
-                model.shape,
+                shape,
                 total - has,
                 asking[name],
                 written,
                 unseen,
                 has,
+                words,
             )
-        self._since = asking
+        self._since, self._refusals = asking, refusals
 
     def _there(self, model: Model) -> dict[str, bool]:
         """Its pods that are not ending, and whether they are on a node: the two watches of them
@@ -295,8 +309,12 @@ class Capacity:
                 view = self._pods.get(uid)
                 if view is None or not view.node:
                     view = shapes.pod(obj)
+                ends = view.ends or seconds(obj["metadata"].get("deletionTimestamp"))
+                if _overdue(ends, now):
+                    yield view._replace(leaving=False)  # nobody's to make leave
+                    continue
                 going = uid in model.draining or uid in model.released or bool(model.gives_way_to)
-                leaving = going or view.leaving or "deletionTimestamp" in obj["metadata"]
+                leaving = going or bool(ends)
                 if not leaving and view.node not in self._nodes:
                     continue
                 pinned = number < least
@@ -304,7 +322,7 @@ class Capacity:
                 yield Placed(uid, view.node, view.requests, name, leaving, pinned, quota)
         for uid, view in self._pods.items():
             if uid not in ours and view.node in self._nodes:
-                yield view
+                yield view._replace(leaving=False) if _overdue(view.ends, now) else view
 
     def _idle(self, now: float) -> Iterator[Idle]:
         """Models that nobody uses and nothing keeps; how long they are idle is judged later."""
@@ -328,6 +346,11 @@ class Capacity:
                 yield name, device, left[name][device] / 1000
 
 
+def _overdue(ends: float, now: float) -> bool:
+    """Whether a pod should have been gone long since: a finalizer keeps it, or a broken node."""
+    return bool(ends) and now - ends > OVERDUE_SECONDS
+
+
 def _of_a_deployment(pod: Object) -> bool:
     """Whether a ReplicaSet of a model's made it: the label alone is anybody's."""
     owners = pod["metadata"].get("ownerReferences") or []
@@ -335,6 +358,22 @@ def _of_a_deployment(pod: Object) -> bool:
         one.get("kind") == "ReplicaSet" and one.get("name", "").startswith("mdep-")
         for one in owners
     )
+
+
+def _refused(model: Model, there: Mapping[str, bool], unseen: int) -> dict[str, str]:
+    """What keeps all its pods without a node from one, by pod; empty: it is not known of all.
+    Where there are none, it is why the count may not be written, or why they cannot be made."""
+    found = {}
+    for uid in (uid for uid, placed in there.items() if not placed):
+        said = condition(model.pods.get(uid) or {}, "PodScheduled") or {}
+        if said.get("status") != "False":
+            return {}
+        found[uid] = said.get("message") or said.get("reason") or "no node was found for it"
+    if not found and unseen:
+        blocked = "" if model.blocked is None else model.blocked.message
+        if message := model.not_written or blocked:
+            return {"": message}
+    return found
 
 
 def _least(model: Model, now: float) -> int:

@@ -83,7 +83,8 @@ class Model:
     adopted by the first decision: its count is the last one's, what drains goes on draining.
 
     `room`: how many of the desired replicas capacity lets it ask for, and never fewer than it has;
-    `wait` then says why not all. `gives_way_to`: who needs its room, while nobody uses it."""
+    `wait` then says why not all. `gives_way_to`: who needs its room, while nobody uses it.
+    `not_written`: why its count may not be written, which no waiting cures; empty: it was, or may."""
 
     def __init__(self, deployment: str) -> None:
         self.deployment = deployment
@@ -100,6 +101,7 @@ class Model:
         self.shape: Shape | None = None
         self.wait: Wait | None = None
         self.gives_way_to = ""
+        self.not_written = ""
         self.pods: dict[str, Object] = {}
         self.draining: dict[str, float] = {}
         self.released: dict[str, float] = {}
@@ -355,7 +357,9 @@ class Model:
 
     def _seen(self) -> Seen:
         wait = self.wait
-        waits = None if wait is None else Trouble(wait.reason, wait.message, passing=True)
+        waits = None
+        if wait is not None and self.blocked is None:  # what is asked for already comes first
+            waits = Trouble(wait.reason, wait.message, passing=True)
         return Seen(
             pods=[self.pods[uid] for uid in self.staying()],
             ready=len(self.ready()),

@@ -106,8 +106,12 @@ class Scaler:
         namespace, name = model.deployment.split("/")
         path = f"{collection('Deployment', namespace)}/{cluster.child_name(name)}/scale"
         began = model.total.held_since
-        answer = await self._api.patch(path, {"spec": {"replicas": replicas}})
-        now = time.time()
+        try:
+            answer = await self._api.patch(path, {"spec": {"replicas": replicas}})
+        except ApiError as error:
+            model.not_written = "" if error.passing else error.message
+            raise
+        model.not_written, now = "", time.time()
         log.info("scaled", deployment=model.deployment, replicas=replicas, reason=model.reason)
         model.scaled(replicas, now, int(answer["metadata"].get("resourceVersion") or 0))
         self.writes.append((model.deployment, began, now))
