@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .command import CommandFailed, run
-from .layout import nodes
+from .layout import LINK, nodes
 from .machine import (
     hierarchies,
     mounts_below,
@@ -155,7 +155,8 @@ def take_down(folder: Path) -> None:
         end_pods(record.sockets, record.cgroups)
         for table in reversed(record.tables):
             remove_table(table)
-        remove_pod_links(nodes(folder))
+        if LINK in record.links:  # else the pods of these addresses are another cluster's
+            remove_pod_links(nodes(folder))
         for link in record.links:
             remove_link(link)
         for file, before in reversed(record.settings):
