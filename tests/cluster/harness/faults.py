@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .api import Api, Refused
 from .bringup import fake_gpus, ready_nodes
+from .command import run
 from .kubectl import wait_for
 from .layout import Cluster, Node
 from .record import Book, end, send
@@ -94,7 +95,10 @@ def lost(cluster: Cluster, node: Node) -> Iterator[None]:
         api = Api(folder / "certs")
         before = time.time()
         start(cluster, node.containerd)
-        wait_for(node.socket.exists, f"{node.name}'s containerd", 20)
+        # It answers, and not only its socket's file is there, which outlived the last one: a kubelet
+        # that finds nobody behind it ends.
+        ask = ("ctr", "-a", node.socket, "version")
+        wait_for(lambda: run(*ask), f"{node.name}'s containerd", 60)
         start(cluster, node.kubelet)
         wait_for(lambda: _beat_since(api, node.name, before), f"{node.name}'s heartbeat", 60)
         wait_for(lambda: node.name in ready_nodes(api), f"{node.name} Ready", 60)
