@@ -134,6 +134,14 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def chain(fault: BaseException | None) -> Iterator[str]:
+    """A fault and those in whose handling it came: where putting things back fails too, the first
+    is the one that matters."""
+    while fault is not None:
+        yield f"{type(fault).__name__}: {fault}"
+        fault = fault.__context__
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Do things to a platform under load.")
@@ -150,7 +158,7 @@ def main() -> int:
             try:
                 made = play(tidegate, image, SCENARIOS[name], chosen.seed, keep)
             except FAULTS as fault:
-                made = Judgement(wrong=[f"{type(fault).__name__}: {fault}"])
+                made = Judgement(wrong=list(chain(fault)))
             told = row(name, chosen.seed, time.monotonic() - began, made)
             rows.append(told)
             sys.stderr.write(json.dumps(told, indent=1) + "\n")
