@@ -17,7 +17,7 @@ from . import platform_parts as parts
 from .command import run
 from .installed import SYSTEM
 from .kubectl import wait_for
-from .scenarios import ROUTERS, busiest, sleep, wake
+from .scenarios import ROUTERS, all_busy, busiest, sleep, wake
 from .stage import NAME, TENANTS, Stage
 
 API_AWAY_SECONDS = float(os.environ.get("TEST_API_AWAY_SECONDS", "120"))
@@ -66,6 +66,7 @@ def kill_engines(stage: Stage) -> None:
     """kill -9 of busy engines."""
     wake(stage)
     for number in (1, 2):
+        all_busy(stage)
         with stage.moment(f"kill -9 of a busy engine ({number})", kills=True):
             parts.kill(busiest(stage))
             stage.more(20)

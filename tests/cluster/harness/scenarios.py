@@ -119,8 +119,7 @@ def drain_node(stage: Stage) -> None:
 
 def cancel_drain(stage: Stage) -> None:
     """Two replicas drain because a person wants one; demand takes them back when that is over."""
-    # An engine that serves nobody yet is let go at once, and there is nothing to take back.
-    wait_for(lambda: min(_running(stage, one) for one in stage.engines()) >= 8, "all are busy")
+    all_busy(stage)  # one that serves nobody yet is let go at once: there is nothing to take back
     before = {pod["metadata"]["uid"] for pod in stage.engines()}
     annotate = ("-n", stage.space, "annotate", "mdep", NAME, "--overwrite")
     with stage.moment("a drain that demand takes back"):
@@ -164,11 +163,19 @@ def briefly(stage: Stage) -> None:
 
 
 def _running(stage: Stage, pod: dict[str, Any]) -> float:
-    """Requests on an engine, in its own words."""
+    """Requests on an engine, in its own words; none where it does not answer."""
     guard = stage.tidegate.guard(NAME, stage.space)
     url = f"http://{pod['status']['podIP']}:{contract.ENGINE_PORT}/metrics"
     headers = {"authorization": f"Bearer {guard}"}
-    return leave.busy(httpx.get(url, headers=headers, timeout=10, trust_env=False).text)
+    try:
+        return leave.busy(httpx.get(url, headers=headers, timeout=10, trust_env=False).text)
+    except httpx.TransportError:
+        return 0.0
+
+
+def all_busy(stage: Stage) -> None:
+    """Wait until there are eight requests on each engine."""
+    wait_for(lambda: min(_running(stage, one) for one in stage.engines()) >= 8, "all are busy")
 
 
 def busiest(stage: Stage) -> dict[str, Any]:
