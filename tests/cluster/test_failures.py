@@ -33,7 +33,8 @@ SOUND = ["--start-seconds", "0.1", "--ttft-ms", "5"]
 
 class Place(NamedTuple):
     """Where the models are. `full`: a namespace whose quota allows no pod; `strict`: one whose limits
-    allow no pod of ours, which nobody can know before it is made. `api`, `gateway`: clients of the API server and, with the tenant's key, of the routers."""
+    allow no pod of ours, which nobody can know before it is made. `api`, `gateway`: clients of the API
+    server and, with the tenant's key, of the routers."""
 
     tidegate: Platform
     cluster: Cluster

@@ -37,6 +37,11 @@ class Running(NamedTuple):
             await asyncio.sleep(0.005)
         return task
 
+    def engine(self, url: str) -> None:
+        """The model has a replica that is ready."""
+        ready = Replica(id="r", deployment="t/m", url=url, state="ready", guard="")
+        self.world(VIEW, replicas=(ready,))
+
     def world(self, *views: ModelView, replicas: tuple[Replica, ...] = ()) -> None:
         """What the gate sees now."""
         line = WorldLine(type="world", version=1, models=list(views), replicas=list(replicas))
@@ -72,8 +77,7 @@ async def test_a_router_that_ends_serves_what_waits_and_what_its_connections_bri
         async with running(tmp_path) as one:
             waiting = await one.held()
             one.gate.end()
-            replica = Replica(id="r", deployment="t/m", url=sim.url, state="ready", guard="")
-            one.world(VIEW, replicas=(replica,))
+            one.engine(sim.url)
             assert (await waiting).status_code == 200
             last = await one.client.post("/v1/chat/completions", json=BODY)
             assert last.status_code == 200
@@ -86,8 +90,7 @@ async def test_a_router_that_ends_is_not_quiet_while_a_request_comes_or_an_answe
     flags = ("--ttft-ms", "300", "--tokens-per-second", "500")
     with sim_process.running(tmp_path, *flags, guard="") as sim:
         async with running(tmp_path) as one:
-            replica = Replica(id="r", deployment="t/m", url=sim.url, state="ready", guard="")
-            one.world(VIEW, replicas=(replica,))
+            one.engine(sim.url)
             body = msgspec.json.encode(BODY)
             head = f"authorization: Bearer sk\r\ncontent-length: {len(body)}\r\n\r\n".encode()
             reader, writer = await asyncio.open_connection("127.0.0.1", one.client.base_url.port)

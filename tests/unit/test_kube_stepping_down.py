@@ -9,10 +9,20 @@ from one_model import T, deployment, heard, made, pod
 from tidegate_operator import drain as draining
 from tidegate_operator.autoscale import Override
 from tidegate_operator.demand import FORGET_AFTER, Picture
-from tidegate_operator.kube.model import Marks, Steps
+from tidegate_operator.kube.model import Marks, Model, Steps
 from tidegate_operator.kube.pods import CHEAPEST, DELETION_COST
 from tidegate_runtime.contract import cluster
 from tidegate_runtime.contract.links import ReplicaDemand
+
+
+def down_to_one(*idle: str) -> tuple[Model, Picture]:
+    """One replica is wanted, at `T`: the busy `a` stays, the idle ones drain."""
+    pods = [pod("a"), *map(pod, idle)]
+    model, picture = made(len(pods), *pods, idle_seconds=500), Picture()
+    model.override = Override(1, 2 * T)
+    heard(picture, T, in_flight=1, replicas=[ReplicaDemand(id="a.0", in_flight=1)])
+    model.evaluate(picture, T)
+    return model, picture
 
 
 def test_replicas_without_a_pod_are_the_first_to_go() -> None:
@@ -43,10 +53,7 @@ def test_beside_replicas_without_a_pod_those_too_many_drain_as_well() -> None:
 
 
 def test_while_the_write_for_a_released_pod_is_under_way_nobody_else_drains() -> None:
-    model, picture = made(2, pod("a"), pod("b"), idle_seconds=500), Picture()
-    model.override = Override(1, 2 * T)
-    heard(picture, T, in_flight=1, replicas=[ReplicaDemand(id="a.0", in_flight=1)])
-    model.evaluate(picture, T)
+    model, picture = down_to_one("b")
     assert list(model.draining) == ["b"]
     assert model.let_go(("b",), T) == 1
     assert model.evaluate(picture, T) == Steps()
@@ -58,15 +65,12 @@ def test_while_the_write_for_a_released_pod_is_under_way_nobody_else_drains() ->
 
 
 def test_nor_is_another_drain_taken_back_meanwhile() -> None:
-    pods = [pod("a"), pod("b"), pod("c")]
-    model, picture = made(3, *pods, idle_seconds=500), Picture()
-    model.override = Override(1, 2 * T)
-    heard(picture, T, in_flight=1, replicas=[ReplicaDemand(id="a.0", in_flight=1)])
-    model.evaluate(picture, T)
+    model, picture = down_to_one("b", "c")
     assert model.let_go(("b",), T) == 2
     model.evaluate(picture, T)
     assert list(model.draining) == ["c"]
-    model.observe(deployment(2, version=2), pods)  # the watch is faster than the answer
+    still = list(model.pods.values())
+    model.observe(deployment(2, version=2), still)  # the watch is faster than the answer
     model.evaluate(picture, T)
     assert list(model.draining) == ["c"]
     model.scaled(2, T, 2)
@@ -149,10 +153,7 @@ def test_a_draining_pod_between_two_lives_is_let_go_at_once(there: Any, out: boo
 
 
 def test_who_leads_again_begins_with_the_marks_that_are_there() -> None:
-    model, picture = made(2, pod("a"), pod("x"), idle_seconds=500), Picture()
-    model.override = Override(1, 2 * T)
-    heard(picture, T, in_flight=1, replicas=[ReplicaDemand(id="a.0", in_flight=1)])
-    model.evaluate(picture, T)
+    model, picture = down_to_one("x")
     assert list(model.draining) == ["x"]
     model.override = None  # another one leads, and takes the drain back
     model.observe(deployment(2, version=2), [pod("a"), pod("x")])

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from tidegate_runtime.contract.cluster import (
     LABEL_MODEL,
     child_name,
+    ended,
     label_value,
     made_for,
     owner,
@@ -138,8 +139,7 @@ class State:
         """Its pods, ended ones left out, and others that have its label."""
         name = deployment.partition("/")[2]
         for pod in self._pods.get(_place(deployment), {}).values():
-            ended = pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}
-            if not ended and made_for(pod, name):
+            if not ended(pod) and made_for(pod, name):
                 yield pod
 
     def child_of(self, deployment: str, kind: str) -> Object | None:

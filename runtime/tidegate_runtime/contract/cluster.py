@@ -199,10 +199,14 @@ def lost(pod: Object) -> bool:
     return later and containers.get("status") == gate.get("status") == "True"
 
 
+def ended(pod: Object) -> bool:
+    """Whether all of it has ended for good, and it is kept as a record: evicted, for one."""
+    return pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}
+
+
 def reachable(pod: Object) -> bool:
     """Whether an engine process may be there to be reached, or to come for the first time."""
-    status = pod.get("status", {})
-    if not status.get("podIP") or status.get("phase") in {"Succeeded", "Failed"}:
+    if not pod.get("status", {}).get("podIP") or ended(pod):
         return False
     state = engine_status(pod).get("state") or {}
     restarted = engine_status(pod).get("restartCount", 0) > 0

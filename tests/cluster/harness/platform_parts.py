@@ -12,9 +12,8 @@ from typing import Any
 
 import httpx
 
-from . import kubectl
 from .installed import SYSTEM
-from .kubectl import is_true, items, wait_for
+from .kubectl import get, is_true, items, wait_for
 from .layout import Cluster
 
 
@@ -26,7 +25,7 @@ def parts(cluster: Cluster, part: str) -> list[dict[str, Any]]:
 
 def named(cluster: Cluster, name: str) -> dict[str, Any]:
     """A pod of the platform as it is now."""
-    return kubectl.get(cluster, "pod", name, SYSTEM) or {}
+    return get(cluster, "pod", name, SYSTEM) or {}
 
 
 def restarts(pod: dict[str, Any]) -> int:

@@ -175,7 +175,11 @@ def _running(stage: Stage, pod: dict[str, Any]) -> float:
 
 def all_busy(stage: Stage) -> None:
     """Wait until there are eight requests on each engine."""
-    wait_for(lambda: min(_running(stage, one) for one in stage.engines()) >= 8, "all are busy")
+
+    def look() -> bool:
+        return min((_running(stage, one) for one in stage.engines()), default=0.0) >= 8
+
+    wait_for(look, "all are busy")
 
 
 def busiest(stage: Stage) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class Stage:
     def pods(self) -> list[dict[str, Any]]:
         """The model's pods, but those that were evicted and are kept as a record."""
         found = self.tidegate.pods(NAME, self.space)
-        return [one for one in found if one["status"].get("phase") not in {"Failed", "Succeeded"}]
+        return [pod for pod in found if not contract.ended(pod)]
 
     def engines(self) -> list[dict[str, Any]]:
         """Its pods that are not leaving."""
