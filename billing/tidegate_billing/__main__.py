@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from tidegate_billing import app, database, settings
+from tidegate_billing import app, migrate, settings
 from tidegate_billing.process import end_with_parent, log_to_stderr
 
 
@@ -33,7 +33,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ops-port", help="operations port (9091; 0: any)")
     parser.add_argument("--listen-fd", help="inherited socket of the management port")
     parser.add_argument("--ops-fd", help="inherited socket of the operations port")
-    parser.add_argument("--database-url", help="sqlite:///PATH")
+    parser.add_argument(
+        "--database-url", help="sqlite:///PATH or postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+    )
     parser.add_argument("--operator-url", help="operations port of the operator")
     parser.add_argument("--log-level", help=" | ".join(app.LOG_LEVELS))
     return parser.parse_args(arguments)
@@ -41,12 +43,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _migrate(url: str) -> None:
     """Migrate in a child, so that Alembic's memory goes with it. Raises ValueError."""
-    if database.is_current(url):
+    if migrate.is_current(url):
         return
     child = os.fork()
     if child == 0:
         try:
-            database.migrate(url)
+            migrate.migrate(url)
         except ValueError as error:
             sys.stderr.write(f"tidegate billing: {error}\n")
             os._exit(1)

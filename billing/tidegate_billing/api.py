@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tidegate_billing import accounts, internal, invoice, ledger, openapi
+from tidegate_billing.database import DatabaseDown
 from tidegate_billing.service import Service, conservation, log, now
 from tidegate_billing.web import MONTH, ApiError, bad, body, day, guarded, iso, limit, only, reply
 
@@ -62,6 +63,7 @@ def build(service: Service) -> Starlette:
         ApiError: _api_error,
         HTTPException: _http_error,
         SQLAlchemyError: _database_error,
+        DatabaseDown: _database_error,
         500: _our_error,
     }
     return Starlette(routes=routes, exception_handlers=handlers)

@@ -22,7 +22,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from tidegate_billing import api, keys, ledger, metrics, service, settings
-from tidegate_billing.database import Database, sqlite_url
+from tidegate_billing.database import connect, parse
 from tidegate_billing.service import Service, log
 from tidegate_billing.settings import SettingError
 from tidegate_billing.snapshot import Snapshots
@@ -53,7 +53,7 @@ def configure(values: Mapping[str, str]) -> Settings:
     data = settings.text(values, "DATA", "")
     url = settings.text(values, "DATABASE_URL", f"sqlite:///{data}/billing.db" if data else "")
     try:
-        url = sqlite_url(settings.required({"DATABASE_URL": url}, "DATABASE_URL"))
+        parse(settings.required({"DATABASE_URL": url}, "DATABASE_URL"))
     except SettingError:
         raise
     except ValueError as error:
@@ -166,7 +166,7 @@ def operations(billing: Service) -> Starlette:
 async def serve(chosen: Settings, management: socket.socket, ops: socket.socket) -> None:
     """Serve on both sockets until SIGTERM or SIGINT; the database must be at HEAD."""
     billing = Service(
-        database=Database(chosen.database_url),
+        database=connect(chosen.database_url),
         # Milliseconds: a version of this life is past all versions of the last one.
         snapshots=Snapshots(version=service.now() // 1000),
         admin_token=chosen.admin_token,
@@ -194,7 +194,7 @@ async def serve(chosen: Settings, management: socket.socket, ops: socket.socket)
             servers[0].serve(sockets=[management]), servers[1].serve(sockets=[ops])
         )
     finally:
-        billing.database.close()
+        await billing.database.close()
     log.info("stopped")
 
 
