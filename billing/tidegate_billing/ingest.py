@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 from sqlalchemy import Connection, insert, select, update
 
-from tidegate_billing import bulk, money, partitions, price, pricebook, rollup
+from tidegate_billing import bulk, money, partitions, price, pricebook, retention, rollup
 from tidegate_billing.entry import FIELDS, Rating
 from tidegate_billing.links import UsageBatch
 from tidegate_billing.pricebook import Version
@@ -116,15 +116,15 @@ def ingest(
 def _sort(connection: Connection, deliveries: Sequence[Delivery]) -> list[_Sorted]:
     batches = []
     derived: list[list[_New]] = []
+    gone = retention.retired(connection)
     for delivery in deliveries:
         one, good = _Sorted(), []
         for event in delivery.batch.events:
-            wrong = problem(event)
-            if wrong is None:
-                day = day_of(attempt_time(event.attempt_id))
-                good.append(_New(event, day[:7], day, event.event_id, digest(event)))
+            new = _derive(event, gone)
+            if isinstance(new, _New):
+                good.append(new)
             else:
-                one.malformed.append((event, wrong))
+                one.malformed.append((event, new))
         batches.append(one)
         derived.append(good)
     known = dict(
@@ -145,6 +145,17 @@ def _sort(connection: Connection, deliveries: Sequence[Delivery]) -> list[_Sorte
             else:
                 one.conflicts.append(new.event)
     return batches
+
+
+def _derive(event: Usage, gone: set[str]) -> "_New | str":
+    """An event with what follows from it, or why it can't be kept."""
+    wrong = problem(event)
+    if wrong is not None:
+        return wrong
+    day = day_of(attempt_time(event.attempt_id))
+    if day[:7] in gone:
+        return f"attempt_id is of {day[:7]}, which has left the ledger"
+    return _New(event, day[:7], day, event.event_id, digest(event))
 
 
 def rate(connection: Connection, events: Sequence[Usage], memory: Memory) -> list[Rating | None]:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Select, func, select
 from tidegate_billing import adjust, money, pricebook
 from tidegate_billing.invoice import Rated
 from tidegate_billing.price import Quantities
+from tidegate_billing.rollup import EPOCH
 from tidegate_billing.tables import EVENT, JOURNAL, PARKED, ROLLUP_DAY, SERIES
 from tidegate_billing.usage import attempt_month
 
@@ -27,7 +28,6 @@ _SUMMED = (
     "amount_nano",
     "amount_atto",
 )
-EPOCH = dt.date(1970, 1, 1)
 EVENT_FIELDS = [
     "event_id",
     "attempt_id",

@@ -5,13 +5,14 @@ the entry. So a rollup is never behind, and since it holds nothing that
 the ledger does not say, it can be emptied and rebuilt from there to the same numbers.
 """
 
+import datetime as dt
 import hashlib
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, and_, delete, insert, select
+from sqlalchemy import Connection, and_, delete, false, insert, not_, or_, select
 
-from tidegate_billing import bulk
+from tidegate_billing import bulk, retention
 from tidegate_billing.entry import (
     FIELDS,
     Rating,
@@ -33,9 +34,11 @@ from tidegate_billing.tables import (
 )
 from tidegate_billing.usage import Usage, attempt_time
 
-WIDTHS = ((ROLLUP_MINUTE, 1), (ROLLUP_HOUR, 60), (ROLLUP_DAY, 1440))
+DAY_MINUTES = 1440
+WIDTHS = ((ROLLUP_MINUTE, 1), (ROLLUP_HOUR, 60), (ROLLUP_DAY, DAY_MINUTES))
 """Each rollup and the minutes in its bucket."""
 MINUTE_MS = 60_000
+EPOCH = dt.date(1970, 1, 1)
 FLUSH = 200_000
 """Groups held in memory while rebuilding."""
 STREAM = {"yield_per": 5000}
@@ -166,10 +169,13 @@ def open_sheet(connection: Connection, now: int) -> int:
 def rebuild(connection: Connection) -> int:
     """Empty the rollups and fill them from the ledger; how many entries that took.
 
-    The outbox stays as it is: it says what was told, and the ledger doesn't know that.
+    The outbox stays as it is: it says what was told, and the ledger doesn't know that. So do the
+    sums of months that have left the ledger.
     """
-    for table, _ in WIDTHS:
-        connection.execute(delete(table))
+    gone = [_minutes(month) for month in retention.retired(connection)]
+    for table, width in WIDTHS:
+        kept = [table.c.bucket.between(first // width, last // width - 1) for first, last in gone]
+        connection.execute(delete(table).where(not_(or_(false(), *kept))))
     known: Numbers = {}
     totals: Totals = {}
     entries = 0
@@ -197,6 +203,13 @@ def rebuild(connection: Connection) -> int:
             add(totals, event, rating_after(row))
     _flush(connection, totals, known)
     return entries
+
+
+def _minutes(month: str) -> tuple[int, int]:
+    """The first minute of a month (UTC) since the epoch, and of the one after it."""
+    first = dt.date.fromisoformat(month + "-01")
+    after = (first + dt.timedelta(days=31)).replace(day=1)
+    return (first - EPOCH).days * DAY_MINUTES, (after - EPOCH).days * DAY_MINUTES
 
 
 def _flush(connection: Connection, totals: Totals, known: Numbers) -> None:

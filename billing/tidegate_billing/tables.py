@@ -190,6 +190,14 @@ class Refused(SQLModel, table=True):
     body: str
 
 
+class Retired(SQLModel, table=True):
+    """A month that has left the ledger (`retention`)."""
+
+    month: str = Field(primary_key=True)
+    at: int = Field(sa_column=_count())
+    events: int = Field(sa_column=_count())
+
+
 class Series(SQLModel, table=True):
     """One combination of everything that usage is grouped by; rollups refer to its number.
 
@@ -283,6 +291,7 @@ COUNTERS = METADATA.tables["counters"]
 PARKED = METADATA.tables["parked"]
 ADJUSTMENT = METADATA.tables["adjustment"]
 REFUSED = METADATA.tables["refused"]
+RETIRED = METADATA.tables["retired"]
 SERIES = METADATA.tables["series"]
 SHEET = METADATA.tables["sheet"]
 ROLLUP_MINUTE = _projection("rollup_minute", "bucket")

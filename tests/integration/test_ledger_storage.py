@@ -1,6 +1,7 @@
 """Storage: migrations with data in them, what can't be edited, projections, plans and months."""
 
 import asyncio
+import datetime as dt
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from tidegate_billing import (
     partitions,
     postgres,
     pricebook,
+    retention,
     rollup,
 )
 from tidegate_billing import ledger as questions
@@ -209,22 +211,62 @@ def test_the_ledger_is_not_emptied_either(filled: Ledger) -> None:
             filled(lambda connection, table=table: connection.execute(text(f"TRUNCATE {table}")))
 
 
-def test_a_month_has_a_partition_and_may_be_detached(filled: Ledger) -> None:
+def test_every_month_has_a_partition_of_its_own(filled: Ledger) -> None:
     if filled.kind == "sqlite":
         pytest.skip("SQLite keeps the ledger in one piece")
     months = sorted(filled(partitions.attached))
-    inside = "SELECT DISTINCT attempt_month FROM {}"
+    assert len(months) >= 2
     for month in months:
-        query = text(inside.format(partitions.table(month)))
+        query = text(f"SELECT DISTINCT attempt_month FROM {partitions.table(month)}")
         assert filled(lambda c, query=query: c.execute(query).scalars().all()) == [month]
-    usage = {"tenant": "team-0", "first": "2020-01-01", "last": "2030-01-01", "by": ["day"]}
-    before = filled(questions.usage, **usage)
-    assert filled(partitions.detach_month, months[0])
-    assert not filled(partitions.detach_month, months[0])
-    assert sorted(filled(partitions.attached)) == months[1:]
-    assert filled(questions.usage, **usage) == before
-    # An event of that month that comes late has a place again.
-    assert put(filled, event(0), first=2000).added == 0 or True
+
+
+def test_a_month_leaves_and_its_sums_stay(filled: Ledger) -> None:
+    count = select(EVENT.c.attempt_month, func.count()).group_by(EVENT.c.attempt_month)
+    before = dict(filled.read(lambda c: [tuple(row) for row in c.execute(count)]))
+    first, second, *_ = sorted(before)
+    later = 1_900_000_000_000_000
+    with pytest.raises(retention.RetentionError, match="too young"):
+        filled(retention.retire, first, START_NS // 1000)
+    with pytest.raises(retention.RetentionError, match="wait for a price"):
+        filled(retention.retire, first, later)
+    bare = ModelPricing(deployment="d/bare", model="m", owner="team-a", pricing=PRICING)
+    filled(pricebook.apply, [MODEL, bare], now=0)
+    assert filled(adjust.release, ["d/bare"], NOW) == 1
+    filled(lambda c: c.execute(PARKED.delete()))  # the one with a price that never was
+    sums = dump(filled)
+    assert filled(retention.retire, first, later) == before[first]
+    with pytest.raises(retention.RetentionError, match="already"):
+        filled(retention.retire, first, later)
+    with pytest.raises(ValueError, match="allowed: YYYY-MM"):
+        filled(retention.retire, "2020-1", later)
+    left = dict(filled.read(lambda c: [tuple(row) for row in c.execute(count)]))
+    assert left == {month: number for month, number in before.items() if month != first}
+    assert dump(filled) == sums
+    filled(rollup.rebuild)
+    assert dump(filled) == sums
+    # A late copy of what left could not be known for one: it is refused, and set aside.
+    outcome = put(filled, event(0), event(399), first=2000)
+    assert (len(outcome.malformed), outcome.added) == (1, 1)
+    with pytest.raises(IntegrityError, match="append-only"):
+        filled(lambda c: c.execute(text("DELETE FROM event")))
+    assert second in left
+
+
+@pytest.mark.parametrize(
+    ("now", "month"),
+    [
+        ("2026-11-28T00:00:00+00:00", "2026-08"),
+        ("2026-12-01T00:00:00+00:00", "2026-09"),
+        ("2026-11-30T23:59:59+00:00", "2026-08"),
+        ("2026-03-01T00:00:00+00:00", "2025-12"),
+        ("2026-02-28T23:59:59+00:00", "2025-11"),
+        ("2026-01-15T00:00:00+00:00", "2025-10"),
+    ],
+)
+def test_two_whole_months_are_always_kept(now: str, month: str) -> None:
+    at = int(dt.datetime.fromisoformat(now).timestamp()) * 10**6
+    assert retention.latest(at) == month
 
 
 def test_refused_events_are_kept_aside_once(ledger: Ledger) -> None:
@@ -279,7 +321,7 @@ PLANS = {
     "release": lambda c: adjust.release(c, ["d/bare"], NOW),
     "parked of a tenant": lambda c: questions.parked(c, "team-1"),
 }
-SMALL = ("sheet", "journal", "price", "refused", "rollup_day", "pg_inherits")
+SMALL = ("sheet", "journal", "price", "refused", "retired", "rollup_day", "pg_inherits")
 """Tables that may be read as a whole: they have few rows, or (a day's sums) are meant to be."""
 
 

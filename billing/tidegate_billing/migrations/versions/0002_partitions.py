@@ -117,6 +117,9 @@ def _beside_the_ledger() -> None:
         sa.UniqueConstraint("event_id", "digest"),
         sqlite_autoincrement=True,
     )
+    op.create_table(
+        "retired", _text("month"), _big("at"), _big("events"), sa.PrimaryKeyConstraint("month")
+    )
 
 
 def _projections() -> None:
