@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError
 
 T = TypeVar("T")
 ALLOWED = "sqlite:///PATH or postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+COMMAND_SECONDS = 60
 _OPTIONS = {
     "sslmode": frozenset(["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]),
     "host": None,
@@ -83,8 +84,11 @@ def _postgresql(parsed: URL) -> URL:
     return parsed.set(drivername="postgresql+asyncpg")
 
 
-def connect(url: str) -> Database:
-    """The database at `url`, opened when it is first used. Raises DatabaseError for a bad URL."""
+def connect(url: str, *, command_seconds: int | None = COMMAND_SECONDS) -> Database:
+    """The database at `url`, opened when it is first used. Raises DatabaseError for a bad URL.
+
+    `command_seconds`: after how long a statement is given up; None: never.
+    """
     parsed = parse(url)
     if parsed.get_backend_name() == "sqlite":
         from tidegate_billing.sqlite import Sqlite
@@ -92,4 +96,4 @@ def connect(url: str) -> Database:
         return Sqlite(parsed)
     from tidegate_billing.postgres import Postgres
 
-    return Postgres(parsed)
+    return Postgres(parsed, command_seconds)

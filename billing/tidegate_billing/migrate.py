@@ -78,7 +78,7 @@ def _on_sqlite(url: URL, work: Callable[[Connection], T], *, write: bool) -> T:
 async def _on_postgres(url: URL, work: Callable[[Connection], T], *, write: bool) -> T:
     from tidegate_billing import postgres
 
-    engine = postgres.engine(url, size=1, command_seconds=None)
+    engine = postgres.engine(url, 1, None)
     try:
         async with engine.begin() as connection:
             if write:

@@ -16,22 +16,21 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from tidegate_billing.database import DatabaseDown
+from tidegate_billing.database import COMMAND_SECONDS, DatabaseDown
 
 T = TypeVar("T")
 WRITE_LOCK = 7_164_283
 """The advisory lock of writers: any number, as long as all versions use the same."""
 CONNECT_SECONDS = 10
-COMMAND_SECONDS = 60
 
 
 class Postgres:
     """A `database.Database` on a server."""
 
-    def __init__(self, url: URL) -> None:
-        self._writing = _Loop(engine(url, size=1), "ledger-write")
+    def __init__(self, url: URL, command_seconds: int | None = COMMAND_SECONDS) -> None:
+        self._writing = _Loop(engine(url, 1, command_seconds), "ledger-write")
         self._reading = _Loop(
-            engine(url, size=3).execution_options(
+            engine(url, 3, command_seconds).execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             ),
             "ledger-read",
@@ -103,7 +102,7 @@ async def _read(engine: AsyncEngine, query: Callable[[Connection], T]) -> T:
         return await connection.run_sync(query)
 
 
-def engine(url: URL, *, size: int, command_seconds: int | None = COMMAND_SECONDS) -> AsyncEngine:
+def engine(url: URL, size: int, command_seconds: int | None) -> AsyncEngine:
     """An engine of `size` connections; a dead one is noticed before it is used."""
     options: dict[str, Any] = {
         "timeout": CONNECT_SECONDS,
