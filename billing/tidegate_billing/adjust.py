@@ -13,6 +13,7 @@ from tidegate_billing import bulk, ingest, rollup
 from tidegate_billing.entry import Rating, first_rating, rating_after, usage_of
 from tidegate_billing.ingest import Memory
 from tidegate_billing.tables import ADJUSTMENT, EVENT, PARKED
+from tidegate_billing.usage import attempt_time
 
 RELEASED = "released"
 _COLUMNS = (
@@ -92,9 +93,9 @@ def adjust(
                 *after,
             )
         )
-        event = usage_of(row)
-        rollup.add(totals, event, before, sign=-1)
-        rollup.add(totals, event, after)
+        event, at = usage_of(row), attempt_time(row.attempt_id)
+        rollup.add(totals, event, at, before, sign=-1)
+        rollup.add(totals, event, at, after)
     bulk.insert_rows(connection, ADJUSTMENT, _COLUMNS, rows)
     rollup.post(connection, totals, {}, now)
 

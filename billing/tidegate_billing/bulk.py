@@ -41,14 +41,22 @@ def add_rows(
     conflict = f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {adding}"
     into = f"INSERT INTO {table.name} ({', '.join(columns)})"
     if connection.dialect.name == "postgresql":
-        arrays = ", ".join(f"${number}::bigint[]" for number in range(1, len(columns) + 1))
-        statement = f"{into} SELECT * FROM unnest({arrays}){conflict}"
-        connection.exec_driver_sql(
-            statement, tuple(list(column) for column in zip(*rows, strict=True))
-        )
+        _copy_added(connection, len(columns), rows)
+        used = ", ".join(f"c{number}" for number in range(len(columns)))
+        connection.exec_driver_sql(f"{into} SELECT {used} FROM added{conflict}")
         return
     marks = ", ".join("?" * len(columns))
     connection.exec_driver_sql(f"{into} VALUES ({marks}){conflict}", list(rows))
+
+
+def _copy_added(connection: Connection, width: int, rows: Sequence[tuple[int, ...]]) -> None:
+    """COPY rows into a table of this connection alone: arrays of integers cost thrice as much."""
+    columns = [f"c{number}" for number in range(width)]
+    defined = ", ".join(f"{name} BIGINT" for name in columns)
+    connection.exec_driver_sql("DROP TABLE IF EXISTS added")
+    connection.exec_driver_sql(f"CREATE TEMP TABLE added ({defined}) ON COMMIT DROP")
+    adapted: Any = connection.connection.dbapi_connection
+    adapted.run_async(lambda raw: raw.copy_records_to_table("added", records=rows, columns=columns))
 
 
 def digests(connection: Connection, months: set[str], ids: Sequence[str]) -> Mapping[str, str]:

@@ -28,11 +28,43 @@ COLUMNS = (*FIELDS, *DERIVED, *Rating._fields)
 _UNRATED = (None,) * len(Rating._fields)
 
 
-class Delivery(NamedTuple):
-    """A batch, and how many records its router holds beyond it."""
+class Prepared(NamedTuple):
+    """An event that may be kept, with what follows from it. `at`: milliseconds, from its id."""
 
-    batch: UsageBatch
-    unshipped: int = 0
+    event: Usage
+    at: int
+    month: str
+    day: str
+    event_id: str
+    digest: str
+
+
+class Delivery(NamedTuple):
+    """A batch as it is taken to the ledger. `unshipped`: records its router holds beyond it.
+
+    Most of the work on a batch needs no database and is done before (`prepare`): there is one
+    writer, and it has better things to do."""
+
+    journal: str
+    first: int
+    last: int
+    unshipped: int
+    good: list[Prepared]
+    malformed: list[tuple[Usage, str]]
+
+
+def prepare(batch: UsageBatch, unshipped: int = 0) -> Delivery:
+    """Sort a batch's events into those that can be kept and those that can't."""
+    delivery = Delivery(batch.journal, batch.first, batch.last, unshipped, [], [])
+    for event in batch.events:
+        wrong = problem(event)
+        if wrong is None:
+            at = attempt_time(event.attempt_id)
+            day = day_of(at)
+            delivery.good.append(Prepared(event, at, day[:7], day, event.event_id, digest(event)))
+        else:
+            delivery.malformed.append((event, wrong))
+    return delivery
 
 
 class Outcome(NamedTuple):
@@ -62,21 +94,11 @@ class Memory:
         self.months.clear()
 
 
-class _New(NamedTuple):
-    """An event to be kept, with what is derived from it."""
-
-    event: Usage
-    month: str
-    day: str
-    event_id: str
-    digest: str
-
-
 @dataclass
 class _Sorted:
     """One batch, sorted by what becomes of its events."""
 
-    fresh: list[_New] = field(default_factory=list)
+    fresh: list[Prepared] = field(default_factory=list)
     conflicts: list[Usage] = field(default_factory=list)
     malformed: list[tuple[Usage, str]] = field(default_factory=list)
     replayed: int = 0
@@ -114,48 +136,28 @@ def ingest(
 
 
 def _sort(connection: Connection, deliveries: Sequence[Delivery]) -> list[_Sorted]:
-    batches = []
-    derived: list[list[_New]] = []
-    gone = retention.retired(connection)
-    for delivery in deliveries:
-        one, good = _Sorted(), []
-        for event in delivery.batch.events:
-            new = _derive(event, gone)
-            if isinstance(new, _New):
-                good.append(new)
-            else:
-                one.malformed.append((event, new))
-        batches.append(one)
-        derived.append(good)
-    known = dict(
-        bulk.digests(
-            connection,
-            {new.month for good in derived for new in good},
-            [new.event_id for good in derived for new in good],
-        )
-    )
-    for one, good in zip(batches, derived, strict=True):
-        for new in good:
-            kept = known.get(new.event_id)
-            if kept is None:
-                known[new.event_id] = new.digest
-                one.fresh.append(new)
-            elif kept == new.digest:
-                one.replayed += 1
-            else:
-                one.conflicts.append(new.event)
-    return batches
+    months = {new.month for delivery in deliveries for new in delivery.good}
+    gone = months & retention.retired(connection)
+    ids = [new.event_id for delivery in deliveries for new in delivery.good]
+    known = dict(bulk.digests(connection, months - gone, ids))
+    return [_sort_one(delivery, gone, known) for delivery in deliveries]
 
 
-def _derive(event: Usage, gone: set[str]) -> "_New | str":
-    """An event with what follows from it, or why it can't be kept."""
-    wrong = problem(event)
-    if wrong is not None:
-        return wrong
-    day = day_of(attempt_time(event.attempt_id))
-    if day[:7] in gone:
-        return f"attempt_id is of {day[:7]}, which has left the ledger"
-    return _New(event, day[:7], day, event.event_id, digest(event))
+def _sort_one(delivery: Delivery, gone: set[str], known: dict[str, str]) -> _Sorted:
+    """`known`: the digests of what is kept; what is new is added."""
+    one = _Sorted(malformed=[*delivery.malformed])
+    for new in delivery.good:
+        kept = known.get(new.event_id)
+        if new.month in gone:
+            one.malformed.append((new.event, f"{new.month} has left the ledger"))
+        elif kept is None:
+            known[new.event_id] = new.digest
+            one.fresh.append(new)
+        elif kept == new.digest:
+            one.replayed += 1
+        else:
+            one.conflicts.append(new.event)
+    return one
 
 
 def rate(connection: Connection, events: Sequence[Usage], memory: Memory) -> list[Rating | None]:
@@ -196,7 +198,7 @@ def rating(event: Usage, version: Version | None) -> Rating | None:
 
 def _keep(
     connection: Connection,
-    fresh: Sequence[_New],
+    fresh: Sequence[Prepared],
     ratings: Sequence[Rating | None],
     memory: Memory,
     now: int,
@@ -208,11 +210,11 @@ def _keep(
     rows = []
     parked = []
     totals: rollup.Totals = {}
-    for (event, month, day, event_id, content), rating in zip(fresh, ratings, strict=True):
+    for (event, at, month, day, event_id, content), rating in zip(fresh, ratings, strict=True):
         values = msgspec.structs.astuple(event)
         rows.append((*values, month, event_id, content, day, *(rating or _UNRATED)))
         if event.kind == "settlement":
-            rollup.add(totals, event, rating)
+            rollup.add(totals, event, at, rating)
         if event.billed and rating is None:
             parked.append((month, event_id, event.tenant, event.deployment))
     bulk.insert_rows(connection, EVENT, COLUMNS, rows)
@@ -228,7 +230,7 @@ def _set_aside(
     for delivery, one in zip(deliveries, batches, strict=True):
         refused = [*one.malformed, *((event, "other content") for event in one.conflicts)]
         for event, reason in refused:
-            _refuse(connection, delivery.batch.journal, event, reason, now)
+            _refuse(connection, delivery.journal, event, reason, now)
 
 
 def _refuse(connection: Connection, journal: str, event: Usage, reason: str, now: int) -> None:
@@ -253,18 +255,19 @@ def _refuse(connection: Connection, journal: str, event: Usage, reason: str, now
 
 def _mark(connection: Connection, delivery: Delivery) -> tuple[int, int]:
     """Move the journal's high-water mark; the new mark, and how many records are missing."""
-    batch = delivery.batch
-    row = connection.execute(select(JOURNAL).where(JOURNAL.c.name == batch.journal)).first()
+    row = connection.execute(select(JOURNAL).where(JOURNAL.c.name == delivery.journal)).first()
     before = 0 if row is None else int(row.acked)
-    gap = max(0, batch.first - before - 1)
-    acked = max(before, batch.last)
+    gap = max(0, delivery.first - before - 1)
+    acked = max(before, delivery.last)
     values = {"acked": acked, "unshipped": delivery.unshipped}
     if row is None:
-        connection.execute(insert(JOURNAL).values(name=batch.journal, gaps=int(gap > 0), **values))
+        connection.execute(
+            insert(JOURNAL).values(name=delivery.journal, gaps=int(gap > 0), **values)
+        )
     else:
         connection.execute(
             update(JOURNAL)
-            .where(JOURNAL.c.name == batch.journal)
+            .where(JOURNAL.c.name == delivery.journal)
             .values(gaps=row.gaps + int(gap > 0), **values)
         )
     return acked, gap

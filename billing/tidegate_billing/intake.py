@@ -46,9 +46,9 @@ class Intake:
     async def _work(self) -> None:
         while self._waiting:
             group = [self._waiting.popleft()]
-            events = len(group[0].delivery.batch.events)
+            events = len(group[0].delivery.good)
             while self._waiting:
-                events += len(self._waiting[0].delivery.batch.events)
+                events += len(self._waiting[0].delivery.good)
                 if events > TOGETHER:
                     break
                 group.append(self._waiting.popleft())

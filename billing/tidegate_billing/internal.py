@@ -7,7 +7,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from tidegate_billing import adjust, counters, pricebook
-from tidegate_billing.ingest import Delivery, Outcome
+from tidegate_billing.ingest import Outcome, prepare
 from tidegate_billing.links import (
     EngineCounters,
     ModelPricing,
@@ -51,7 +51,7 @@ class Links:
             raise bad("first", "records must run from first to last, neither below 0")
         held = request.headers.get("x-journal-unacked", "0")
         unshipped = int(held) if held.isascii() and held.isdigit() and len(held) < 16 else 0
-        outcome = await self._service.intake.keep(Delivery(batch, unshipped))
+        outcome = await self._service.intake.keep(prepare(batch, unshipped))
         self._report(batch, outcome)
         refused = [*outcome.conflicts, *outcome.malformed]
         return reply(UsageAck(acked=outcome.acked, conflicts=refused))

@@ -64,8 +64,8 @@ Numbers = dict[SeriesKey, int]
 """Series that are known by number; a transaction that fails makes it void."""
 
 
-def add(totals: Totals, event: Usage, rating: Rating | None, sign: int = 1) -> None:
-    """Add a settlement to its series' minute; with a sign of -1, take it off."""
+def add(totals: Totals, event: Usage, at: int, rating: Rating | None, sign: int = 1) -> None:
+    """Add a settlement of `at` (milliseconds) to its minute; with a sign of -1, take it off."""
     if rating is None:
         version, currency, cached, nano, atto = 0, "", 0, 0, 0
     else:
@@ -92,7 +92,7 @@ def add(totals: Totals, event: Usage, rating: Rating | None, sign: int = 1) -> N
         nano,
         atto,
     )
-    key = (series, attempt_time(event.attempt_id) // MINUTE_MS)
+    key = (series, at // MINUTE_MS)
     known = totals.get(key)
     if known is None:
         totals[key] = [sign * value for value in sums]
@@ -184,7 +184,7 @@ def rebuild(connection: Connection) -> int:
     for rows in connection.execute(events, execution_options=STREAM).partitions():
         entries += len(rows)
         for row in rows:
-            add(totals, usage_of(row), first_rating(row))
+            add(totals, usage_of(row), attempt_time(row.attempt_id), first_rating(row))
         if len(totals) > FLUSH:
             _flush(connection, totals, known)
     same = and_(
@@ -198,9 +198,9 @@ def rebuild(connection: Connection) -> int:
     for rows in connection.execute(adjusted, execution_options=STREAM).partitions():
         entries += len(rows)
         for row in rows:
-            event = usage_of(row)
-            add(totals, event, rating_before(row), sign=-1)
-            add(totals, event, rating_after(row))
+            event, at = usage_of(row), attempt_time(row.attempt_id)
+            add(totals, event, at, rating_before(row), sign=-1)
+            add(totals, event, at, rating_after(row))
     _flush(connection, totals, known)
     return entries
 

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from ledgers import Ledger, Ledgers
 from tidegate_billing import adjust, counters, ingest, invoice, money, pricebook
 from tidegate_billing import ledger as questions
-from tidegate_billing.ingest import Delivery, Memory
+from tidegate_billing.ingest import Memory, prepare
 from tidegate_billing.links import EngineCounters, ModelPricing, Pricing, UsageBatch
 from tidegate_billing.tables import EVENT
 from tidegate_billing.usage import Usage, attempt_day, attempt_month, uuid7
@@ -62,7 +62,7 @@ def priced(ledger: Ledger) -> Ledger:
 
 def put(ledger: Ledger, *events: Usage, first: int = 1, last: int = 0) -> ingest.Outcome:
     batch = UsageBatch(journal="j", first=first, last=last or first, events=list(events))
-    (outcome,) = ledger(ingest.ingest, [Delivery(batch)], Memory(), NOW)
+    (outcome,) = ledger(ingest.ingest, [prepare(batch)], Memory(), NOW)
     return outcome
 
 

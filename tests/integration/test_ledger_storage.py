@@ -27,7 +27,7 @@ from tidegate_billing import (
 from tidegate_billing import ledger as questions
 from tidegate_billing.adjust import Why
 from tidegate_billing.entry import Rating
-from tidegate_billing.ingest import Delivery, Memory
+from tidegate_billing.ingest import Memory, prepare
 from tidegate_billing.intake import Intake
 from tidegate_billing.links import ModelPricing, Pricing, UsageBatch
 from tidegate_billing.tables import (
@@ -82,7 +82,7 @@ def event(number: int = 0, **values: object) -> Usage:
 
 def put(ledger: Ledger, *events: Usage, first: int = 1) -> ingest.Outcome:
     batch = UsageBatch(journal="j", first=first, last=first + len(events) - 1, events=list(events))
-    (outcome,) = ledger(ingest.ingest, [Delivery(batch)], Memory(), NOW)
+    (outcome,) = ledger(ingest.ingest, [prepare(batch)], Memory(), NOW)
     return outcome
 
 
@@ -316,7 +316,7 @@ PLANS = {
         c, questions.EventFilter(tenant="team-1"), limit=10, after=event(8).event_id
     ),
     "replay": lambda c: ingest.ingest(
-        c, [Delivery(UsageBatch(journal="j", first=1, last=1, events=[event(1)]))], Memory(), NOW
+        c, [prepare(UsageBatch(journal="j", first=1, last=1, events=[event(1)]))], Memory(), NOW
     ),
     "release": lambda c: adjust.release(c, ["d/bare"], NOW),
     "parked of a tenant": lambda c: questions.parked(c, "team-1"),
@@ -578,7 +578,7 @@ def test_batches_that_come_together_are_kept_together_and_a_bad_one_alone_fails(
             for number, name in enumerate(names)
         ]
         return await asyncio.gather(
-            *(intake.keep(Delivery(batch)) for batch in batches), return_exceptions=True
+            *(intake.keep(prepare(batch)) for batch in batches), return_exceptions=True
         )
 
     outcomes = ledger._runner.run(story())
@@ -605,7 +605,7 @@ def test_writers_of_several_processes_take_turns(ledgers: Ledgers) -> None:
         outcomes = await asyncio.gather(
             *(
                 side.database.write(
-                    lambda c, batch=batch: ingest.ingest(c, [Delivery(batch)], Memory(), NOW)[0]
+                    lambda c, batch=batch: ingest.ingest(c, [prepare(batch)], Memory(), NOW)[0]
                 )
                 for number, batch in enumerate(batches)
                 for side in [(one, other)[number % 2]]

@@ -93,6 +93,12 @@ class Server:
             assert time.monotonic() < until, self.log()
             time.sleep(0.02)
 
+    @property
+    def pid(self) -> int:
+        """The postmaster, which is the leader of its session."""
+        assert self._process is not None
+        return self._process.pid
+
     def log(self) -> str:
         """What the server said."""
         return (self._root / "log").read_text()
