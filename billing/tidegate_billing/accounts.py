@@ -109,6 +109,7 @@ def make_key(
 
 def revoke_key(connection: Connection, key_id: str, now: int) -> Key | None:
     """Revoke a key for good; a second time changes nothing. None: there is no such key."""
+    # every tenant: the platform's operator names a key by its id alone
     connection.execute(
         update(API_KEY)
         .where(API_KEY.c.id == key_id, API_KEY.c.revoked_at.is_(None))
@@ -136,6 +137,7 @@ def list_keys(
 
 
 def _key_columns() -> "Select[tuple[object, ...]]":
+    # every tenant: the columns only; the callers say which keys
     return select(*(API_KEY.c[field] for field in Key._fields))
 
 

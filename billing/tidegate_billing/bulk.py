@@ -61,6 +61,7 @@ def _copy_added(connection: Connection, width: int, rows: Sequence[tuple[int, ..
 
 def digests(connection: Connection, months: set[str], ids: Sequence[str]) -> Mapping[str, str]:
     """The content digests of those events that are kept, by event id."""
+    # every tenant: an event's id is known once, whoever it is said to be of
     select = "SELECT event_id, digest FROM event WHERE attempt_month"
     if connection.dialect.name == "postgresql":
         found: dict[str, str] = {}

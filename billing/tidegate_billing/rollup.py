@@ -138,6 +138,7 @@ def identity(series: SeriesKey) -> str:
 
 def _number(connection: Connection, wanted: set[SeriesKey], known: Numbers) -> None:
     """Learn the numbers of series, and give one to those that have none."""
+    # every tenant: a series is looked up by all that it is, its tenant included
     unknown = sorted(wanted - known.keys())
     for start in range(0, len(unknown), bulk.CHUNK):
         part = {identity(series): series for series in unknown[start : start + bulk.CHUNK]}

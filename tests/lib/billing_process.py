@@ -6,6 +6,8 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,6 +55,32 @@ class Billing:
         try:
             return [[str(value) for value in row] for row in rows.execute(statement)]
         finally:
+            rows.close()
+
+    @contextmanager
+    def tampered(self, statement: str) -> Iterator[None]:
+        """Do to SQLite's file what no route can, and undo it."""
+        path = Path(self.database_url.removeprefix("sqlite:///"))
+        rows = sqlite3.connect(path)
+        triggers = rows.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
+        for name, _ in (kept := triggers.fetchall()):
+            rows.execute(f"DROP TRIGGER {name}")
+        copies = {
+            table: rows.execute(f"SELECT * FROM {table}").fetchall()
+            for table in ("event", "rollup_day", "outbox")
+        }
+        try:
+            with rows:
+                assert rows.execute(statement).rowcount > 0
+            yield
+        finally:
+            with rows:
+                for table, copy in copies.items():
+                    rows.execute(f"DELETE FROM {table}")
+                    marks = ", ".join("?" * len(copy[0]))
+                    rows.executemany(f"INSERT INTO {table} VALUES ({marks})", copy)
+                for _, text in kept:
+                    rows.execute(text)
             rows.close()
 
     def contents(self) -> bytes:
