@@ -20,7 +20,7 @@ Kind = Flat | Graduated | Volume | Package
 """The price kinds."""
 
 
-class Allowed(msgspec.Struct, frozen=True):
+class Allowed(msgspec.Struct, frozen=True, tag="allowed"):
     """`free` of the counted cost nothing, what comes after costs what `then` says."""
 
     free: int

@@ -8,7 +8,7 @@ from tidegate_billing.rates import exact
 from tidegate_billing.rates.part import Part
 
 
-class Flat(msgspec.Struct, frozen=True):
+class Flat(msgspec.Struct, frozen=True, tag="flat"):
     """`unit`: atto for one of the counted."""
 
     unit: int

@@ -14,7 +14,7 @@ from tidegate_billing.rates.part import Part
 from tidegate_billing.rates.tiers import Tier
 
 
-class Graduated(msgspec.Struct, frozen=True):
+class Graduated(msgspec.Struct, frozen=True, tag="graduated"):
     """Raises TierError where the tiers are no table."""
 
     tiers: tuple[Tier, ...]

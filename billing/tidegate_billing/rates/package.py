@@ -12,7 +12,7 @@ from tidegate_billing.rates import exact
 from tidegate_billing.rates.part import Part
 
 
-class Package(msgspec.Struct, frozen=True):
+class Package(msgspec.Struct, frozen=True, tag="package"):
     """`size`: how many of the counted, at least 1. `price`: atto for one package."""
 
     size: int

@@ -203,9 +203,16 @@ def fingerprint(rate: Rate) -> str:
     """The same for rates that charge the same: a name for a version of a rate.
 
     Storage that numbers rates by it does not restart a model's tiers because a new book has
-    changed another model. The reason is not in it: who promised a price does not change it.
+    changed another model. Who promised the price is not in it, nor are meters without one: a
+    meter that is added to METERS one day leaves the fingerprints of today's rates as they are.
     """
-    return hashlib.sha256(repr(rate._replace(reason="")).encode()).hexdigest()
+    priced = {
+        meter.name: price
+        for meter, price in zip(METERS, rate.prices, strict=True)
+        if price is not None
+    }
+    said = (rate.currency, rate.model, rate.adapter, rate.service, rate.apart.shares, priced)
+    return hashlib.sha256(msgspec.json.encode(said, order="deterministic")).hexdigest()
 
 
 def check(books: Sequence[Book], contract: Contract | None = None) -> tuple[Problem, ...]:

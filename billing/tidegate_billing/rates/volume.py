@@ -14,7 +14,7 @@ from tidegate_billing.rates.part import Part
 from tidegate_billing.rates.tiers import Tier
 
 
-class Volume(msgspec.Struct, frozen=True):
+class Volume(msgspec.Struct, frozen=True, tag="volume"):
     """Raises TierError where the tiers are no table."""
 
     tiers: tuple[Tier, ...]
