@@ -66,13 +66,13 @@ def test_a_model_whose_prices_fit_no_meter_is_no_suggestion(
         suggest.suggest("ocr", now=NOW)
 
 
-TIERED = SimpleNamespace(base=Decimal("3"))
+TIERED = SimpleNamespace(base=Decimal(3))
 
 
 @pytest.mark.parametrize(
     ("listed", "prices", "notes"),
     [
-        ({"input_mtok": Decimal("0.10"), "output_mtok": Decimal("10")}, {"input": "0.1", "output": "10"}, []),
+        ({"input_mtok": Decimal("0.10"), "output_mtok": Decimal(10)}, {"input": "0.1", "output": "10"}, []),
         ({"input_mtok": Decimal(0)}, {"input": "0"}, []),
         ({"input_mtok": Decimal("1E-12")}, {"input": "0.000000000001"}, []),
         ({"input_mtok": Decimal("1E+2")}, {"input": "100"}, []),
@@ -107,7 +107,7 @@ def test_a_price_that_rises_with_a_prompt_says_so() -> None:
 def test_pricing_needs_neither_a_database_nor_a_list_of_prices() -> None:
     modules = ["book", "contract", "lines", "pipeline", "select", "suggest"]
     program = "import sys\n" + "".join(f"import tidegate_billing.rates.{m}\n" for m in modules)
-    program += "print([m for m in sys.modules if m.split('.')[0] in %r])" % (
+    program += "print([m for m in sys.modules if m.split('.')[0] in {!r}])".format(
         {"sqlmodel", "sqlalchemy", "genai_prices", "pydantic", "httpx2", "starlette"},
     )
     done = subprocess.run(
