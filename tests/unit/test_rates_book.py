@@ -139,8 +139,16 @@ def test_what_may_be_left_out() -> None:
     least = contract.parse(
         {"tenant": "t", "currency": "USD", "effectiveFrom": FLAT["effectiveFrom"]}
     )
-    assert least.discount == 1
-    assert (least.minimum, least.overrides) == (0, ())
+    assert least == Contract(
+        tenant="t",
+        currency="USD",
+        effective_from=least.effective_from,
+        discount=Fraction(1),
+        minimum=0,
+        overrides=(),
+    )
+    assert Contract(tenant="t", currency="USD", effective_from=least.effective_from) == least
+    assert Contract(tenant="t", currency="USD").effective_from == 0
     (entry,) = book.parse({**FLAT, "entries": [{"model": "m", "prices": {"input": "0"}}]}).entries
     assert (entry.adapter, entry.free, entry.services, entry.shares) == ("", NONE_FREE, {}, FREE)
     assert entry.prices == prices(input=Flat(0))
@@ -362,6 +370,13 @@ def test_all_mistakes_are_told_at_once() -> None:
         "effectiveFrom",
     ]
     assert str(caught.value).count("; ") >= 7
+
+
+def test_only_a_document_that_reads_is_asked_whether_it_is_exact() -> None:
+    inexact = changed(FULL, "entries/0/serviceTiers/priority/multiplier", "0.0000001")
+    with pytest.raises(DocumentError) as caught:
+        book.parse({**inexact, "currency": "eur"})
+    assert [problem.path for problem in caught.value.problems] == ["currency"]
 
 
 @pytest.mark.parametrize("document", [None, [], "name: b", 1])

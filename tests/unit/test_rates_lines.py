@@ -224,6 +224,18 @@ def test_as_json() -> None:
     assert json.loads(json.dumps(found)) == found
 
 
+@pytest.mark.parametrize(
+    ("size", "price", "per"),
+    [(1, "2", "image"), (2, "2", "2 images, begun"), (3, "2", "3 images, begun")],
+)
+def test_a_package_of_one_is_a_unit(size: int, price: str, per: str) -> None:
+    rate = a_rate({"image": {"kind": "package", "size": size, "price": price}})
+    found = lines.as_json(lines.bill([Total(1, rate, Quantities(image=6))], "USD"))["lines"]
+    assert isinstance(found, list)
+    assert (found[0]["unit_price"], found[0]["unit_price_per"]) == (price, per)
+    assert found[0].get("packages", 6) == 6 // size
+
+
 # --- properties
 
 MONEY = st.integers(0, 10**12).map(lambda n: f"{n // 10**6}.{n % 10**6:06d}")

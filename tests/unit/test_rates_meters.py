@@ -24,6 +24,12 @@ def test_a_quantity_for_each_meter_in_its_place() -> None:
     assert (meters.AUDIO, meters.IMAGE, meters.REQUEST, meters.REPLICA) == (4, 5, 6, 7)
 
 
+def test_nothing_is_used_by_default() -> None:
+    assert meters.quantities(Used(), Apart(True, True, Shares(100, 100))) == meters.NOTHING
+    assert set(meters.NOTHING) == {0}
+    assert Used().cached is None
+
+
 def test_twelve_decimals_are_whole_atto_for_one_of_the_counted() -> None:
     finest = money.parse("0.000000000001")
     assert [finest % meter.shift for meter in METERS] == [0] * len(METERS)

@@ -1,5 +1,6 @@
 """The order of pricing: which price, tier, discount, allowance, tiers; and what an event costs."""
 
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -432,3 +433,66 @@ def test_events_cost_what_their_total_costs(events: list[tuple[int, int]]) -> No
         charged += cost
         seen = meters.summed(seen, used)
     assert charged == pipeline.charge(found, seen)
+
+
+# --- the whole pipeline, by fractions and single units
+
+
+def by_hand(
+    rows: list[tuple[int | None, str, str]], factor: str, percent: str, free: int, used: int
+) -> Fraction:
+    """What `used` images cost: no code of ours, and no integer of atto."""
+    left = Fraction(factor) * (1 - Fraction(percent) / 100)
+    total, entered = Fraction(0), set()
+    for paid in range(1, used - free + 1):
+        number = next(n for n, row in enumerate(rows) if row[0] is None or paid <= row[0])
+        _, price, fee = rows[number]
+        if number not in entered:
+            entered.add(number)
+            total += Fraction(fee) * left
+        total += Fraction(price) * left
+    return total
+
+
+CENTS = st.integers(0, 10**4).map(lambda n: f"{n // 100}.{n % 100:02d}")
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> list[tuple[int | None, str, str]]:
+    ends = sorted(draw(st.sets(st.integers(1, 20), max_size=3)))
+    return [(end, draw(CENTS), draw(CENTS)) for end in [*ends, None]]
+
+
+@given(
+    rows(),
+    st.sampled_from(["0.5", "1", "1.25", "2"]),
+    st.sampled_from(["0", "10", "12.5", "99.99", "100"]),
+    st.integers(1, 9),
+    st.integers(0, 40),
+    st.booleans(),
+)
+def test_the_pipeline_is_what_it_says(
+    table: list[tuple[int | None, str, str]],
+    factor: str,
+    percent: str,
+    free: int,
+    used: int,
+    served: bool,
+) -> None:
+    tiers = [
+        {"unitPrice": price, "flatFee": fee} | ({} if end is None else {"upTo": end})
+        for end, price, fee in table
+    ]
+    priced = {
+        "model": "m",
+        "prices": {"image": {"kind": "graduated", "tiers": tiers}},
+        "allowance": {"image": free},
+        "serviceTiers": {"fast": {"multiplier": factor}},
+    }
+    found = rate(
+        a_book(priced), of=a_contract(discount=percent), tier="fast" if served else "default"
+    )
+    cost = pipeline.charge(found, Quantities(image=used))
+    assert cost is not None
+    expected = by_hand(table, factor if served else "1", percent, 0 if served else free, used)
+    assert Fraction(cost, 10**18) == expected

@@ -66,6 +66,21 @@ def test_a_model_whose_prices_fit_no_meter_is_no_suggestion(
         suggest.suggest("ocr", now=NOW)
 
 
+@pytest.mark.parametrize("comment", [None, "checked by hand"])
+def test_the_lists_own_comment_is_kept(
+    monkeypatch: pytest.MonkeyPatch, comment: str | None
+) -> None:
+    import genai_prices
+
+    found = SimpleNamespace(
+        model_price=SimpleNamespace(input_mtok=Decimal(2)),
+        provider=SimpleNamespace(id="p"),
+        model=SimpleNamespace(id="m-1", price_comments=comment),
+    )
+    monkeypatch.setattr(genai_prices, "calc_price", lambda *_, **__: found)
+    assert suggest.suggest("m", now=NOW).provenance["comment"] == (comment or "")
+
+
 TIERED = SimpleNamespace(base=Decimal(3))
 
 

@@ -8,9 +8,9 @@ from fractions import Fraction
 from typing import Final
 
 from tidegate_billing import money
-from tidegate_billing.rates import exact
 from tidegate_billing.rates.allowance import Kind
 
+PERCENT: Final = 100 * money.ATTO
 ALLOWED: Final = "a decimal string from 0 to 100, in percent"
 
 
@@ -19,10 +19,10 @@ def parse(percent: str) -> Fraction:
     try:
         taken = money.parse(percent, digits=3)
     except money.MoneyError:
-        taken = exact.PERCENT + 1
-    if taken > exact.PERCENT:
+        taken = PERCENT + 1
+    if taken > PERCENT:
         raise money.MoneyError(f"{percent[:80]!r} is not a discount; allowed: {ALLOWED}")
-    return Fraction(exact.PERCENT - taken, exact.PERCENT)
+    return Fraction(PERCENT - taken, PERCENT)
 
 
 def applied(price: Kind, left: Fraction) -> Kind:

@@ -10,7 +10,6 @@ from typing import Final
 
 from tidegate_billing import money
 
-PERCENT: Final = 100 * money.ATTO
 ALLOWED: Final = "a factor that leaves each price whole in 1e-18 for one token, millisecond or unit"
 
 
