@@ -202,6 +202,29 @@ def test_the_mistakes_of_a_resources_pricing_have_its_names() -> None:
     assert all("allowed: " in problem.said for problem in caught.value.problems)
 
 
+@pytest.mark.parametrize(
+    ("text", "micros"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("1970-01-01T00:00:00.1Z", 100_000),
+        ("1970-01-01T00:00:00.000001Z", 1),
+        ("1970-01-01t00:00:01z", 1_000_000),
+        ("1970-01-01 00:00:01+00:00", 1_000_000),
+        ("1970-01-01T01:00:00+01:00", 0),
+        ("1969-12-31T19:00:00.5-05:00", 500_000),
+        ("2026-01-01T00:00:00Z", 1_767_225_600_000_000),
+        ("9999-12-31T23:59:59.999999Z", 253_402_300_799_999_999),
+    ],
+)
+def test_a_time_is_read_to_the_microsecond(text: str, micros: int) -> None:
+    document = {
+        **FLAT,
+        "effectiveFrom": text,
+        "entries": [{"model": "m", "prices": {"input": "1"}}],
+    }
+    assert book.parse(document).effective_from == micros
+
+
 def changed(document: Any, path: str, value: object) -> Any:
     """A copy with one field set; `DROP` takes it out."""
     made = copy.deepcopy(document)
