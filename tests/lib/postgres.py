@@ -29,16 +29,20 @@ def binaries() -> Path | None:
 class Server:
     """One server. It may be killed and started again; its data stay until `remove`."""
 
-    def __init__(self, *, durable: bool = False) -> None:
-        """`durable`: with fsync, as a ledger needs it; without, as most tests can do."""
+    def __init__(
+        self, *, durable: bool = False, host: str = "127.0.0.1", network: str = ""
+    ) -> None:
+        """`durable`: with fsync, as a ledger needs it; without, as most tests can do. `host`: the
+        address it listens on, for clients of `network` too."""
         found = binaries()
         assert found is not None, "PostgreSQL is not installed; try `apt-get install postgresql`"
         self._bin = found
         self._root = Path(tempfile.mkdtemp(prefix="tidegate-postgres-"))
         self._data = self._root / "data"
         self._durable = durable
+        self.host = host
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.create_server(("127.0.0.1", 0)) as chosen:
+        with socket.create_server((host, 0)) as chosen:
             self.port = int(chosen.getsockname()[1])
         password = self._root / "password"
         password.write_text(PASSWORD)
@@ -57,6 +61,10 @@ class Server:
             cwd=self._root,
         )
 
+        if network:
+            with (self._data / "pg_hba.conf").open("a") as rules:
+                rules.write(f"host all all {network} scram-sha-256\n")
+
     def _as_owner(self) -> list[str]:
         """The server never runs as root."""
         if os.geteuid() != 0:
@@ -74,7 +82,7 @@ class Server:
                     *(self._bin / "postgres", "-D", self._data, "-p", str(self.port)),
                     *(
                         "-c",
-                        "listen_addresses=127.0.0.1",
+                        f"listen_addresses={self.host}",
                         "-c",
                         f"unix_socket_directories={self._root}",
                     ),
@@ -87,7 +95,7 @@ class Server:
                 start_new_session=True,
             )
         until = time.monotonic() + START_SECONDS
-        ready = [self._bin / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        ready = [self._bin / "pg_isready", "-q", "-h", self.host, "-p", str(self.port)]
         while subprocess.run(ready, check=False).returncode != 0:
             assert self._process.poll() is None, self.log()
             assert time.monotonic() < until, self.log()
@@ -124,7 +132,7 @@ class Server:
 
     def url(self, database: str) -> str:
         """The URL of one of its databases."""
-        return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://{USER}:{PASSWORD}@{self.host}:{self.port}/{database}"
 
     def create(self, database: str, template: str = "template1") -> str:
         """Make a database; its URL."""
