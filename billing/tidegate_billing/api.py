@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tidegate_billing import accounts, internal, invoice, ledger, openapi
+from tidegate_billing import accounts, internal, ledger, openapi
 from tidegate_billing.database import DatabaseDown
 from tidegate_billing.service import Service, conservation, log, now
 from tidegate_billing.web import MONTH, ApiError, bad, body, day, guarded, iso, limit, only, reply
@@ -215,17 +215,17 @@ class Api:
             raise bad("month", f"{month[:80]!r} is not a month; allowed: YYYY-MM")
         tenant = _tenant_param(request)
 
-        def query(connection: Connection) -> list[invoice.Rated]:
+        def query(connection: Connection) -> dict[str, object]:
             _check_tenant(connection, tenant)
-            return ledger.rated(connection, tenant, month)
+            totals = ledger.totals(connection, tenant, month)
+            found = sorted({one.rate.currency for one in totals}) or ["USD"]
+            currency = request.query_params.get("currency", found[0])
+            several = len(found) > 1 and "currency" not in request.query_params
+            if several or not (len(currency) == 3 and currency.isalpha() and currency.isupper()):
+                raise bad("currency", f"say which invoice; allowed: {', '.join(found)}")
+            return ledger.invoice(connection, tenant, month, currency, totals)
 
-        rated = await self._service.database.read(query)
-        found = sorted({one.price.currency for one in rated}) or ["USD"]
-        currency = request.query_params.get("currency", found[0])
-        several = len(found) > 1 and "currency" not in request.query_params
-        if several or not (len(currency) == 3 and currency.isalpha() and currency.isupper()):
-            raise bad("currency", f"say which invoice; allowed: {', '.join(found)}")
-        return reply(invoice.as_json(invoice.build(tenant, month, currency, rated)))
+        return reply(await self._service.database.read(query))
 
     async def events(self, request: Request) -> Response:
         """Single events of the ledger; settlements, unless `kind` says otherwise."""

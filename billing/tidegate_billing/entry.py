@@ -12,6 +12,7 @@ class Rating(NamedTuple):
 
     rated_version: int
     cached_billed: int
+    reasoning_billed: int
     amount_nano: int
     amount_atto: int
     currency: str
@@ -27,7 +28,12 @@ def first_rating(row: Any) -> Rating | None:
     if row.rated_version is None:
         return None
     return Rating(
-        row.rated_version, row.cached_billed, row.amount_nano, row.amount_atto, row.currency
+        row.rated_version,
+        row.cached_billed,
+        row.reasoning_billed,
+        row.amount_nano,
+        row.amount_atto,
+        row.currency,
     )
 
 
@@ -38,6 +44,7 @@ def rating_before(adjustment: Any) -> Rating | None:
     return Rating(
         adjustment.before_version,
         adjustment.before_cached,
+        adjustment.before_reasoning,
         adjustment.before_nano,
         adjustment.before_atto,
         adjustment.before_currency,
@@ -49,6 +56,7 @@ def rating_after(adjustment: Any) -> Rating:
     return Rating(
         adjustment.after_version,
         adjustment.after_cached,
+        adjustment.after_reasoning,
         adjustment.after_nano,
         adjustment.after_atto,
         adjustment.after_currency,

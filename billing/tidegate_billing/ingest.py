@@ -14,15 +14,13 @@ from typing import NamedTuple
 import msgspec
 from sqlalchemy import Connection, insert, select, update
 
-from tidegate_billing import bulk, money, partitions, price, pricebook, retention, rollup
+from tidegate_billing import bulk, partitions, rating, retention, rollup
 from tidegate_billing.entry import FIELDS, Rating
 from tidegate_billing.links import UsageBatch
-from tidegate_billing.pricebook import Version
 from tidegate_billing.tables import EVENT, JOURNAL, PARKED, REFUSED
+from tidegate_billing.tariff import Tariffs
 from tidegate_billing.usage import Usage, attempt_time, day_of, digest, problem
 
-LARGEST_NANO = 10**15
-"""A single event that costs a million units has a wrong price: it is parked, not billed."""
 DERIVED = ("attempt_month", "event_id", "digest", "day")
 COLUMNS = (*FIELDS, *DERIVED, *Rating._fields)
 _UNRATED = (None,) * len(Rating._fields)
@@ -84,13 +82,13 @@ class Memory:
     """What earlier transactions found that can't change. One that fails makes it void."""
 
     series: rollup.Numbers = field(default_factory=dict)
-    versions: dict[int, Version] = field(default_factory=dict)
+    tariffs: Tariffs = field(default_factory=Tariffs)
     months: set[str] = field(default_factory=set)
 
     def forget(self) -> None:
         """Know nothing any more."""
         self.series.clear()
-        self.versions.clear()
+        self.tariffs.forget()
         self.months.clear()
 
 
@@ -110,13 +108,13 @@ def ingest(
     """Keep batches, all or none; what became of each."""
     batches = _sort(connection, deliveries)
     fresh = [new for one in batches for new in one.fresh]
-    ratings = rate(connection, [new.event for new in fresh], memory)
+    ratings = rating.rate(connection, [(new.event, new.at) for new in fresh], memory.tariffs)
     _keep(connection, fresh, ratings, memory, now)
     _set_aside(connection, deliveries, batches, now)
     parked = {
         new.event_id
-        for new, rating in zip(fresh, ratings, strict=True)
-        if new.event.billed and rating is None
+        for new, cost in zip(fresh, ratings, strict=True)
+        if new.event.billed and cost is None
     }
     outcomes = []
     for delivery, one in zip(deliveries, batches, strict=True):
@@ -160,42 +158,6 @@ def _sort_one(delivery: Delivery, gone: set[str], known: dict[str, str]) -> _Sor
     return one
 
 
-def rate(connection: Connection, events: Sequence[Usage], memory: Memory) -> list[Rating | None]:
-    """What each event costs; None where it isn't billed, or its price isn't known."""
-    billed = [event for event in events if event.billed]
-    named = {event.price_version for event in billed if event.price_version}
-    memory.versions.update(pricebook.versions(connection, named - memory.versions.keys()))
-    unnamed = {event.deployment for event in billed if not event.price_version}
-    history = pricebook.history(connection, unnamed)
-    return [
-        rating(event, _version_of(event, memory.versions, history)) if event.billed else None
-        for event in events
-    ]
-
-
-def _version_of(
-    event: Usage, named: dict[int, Version], history: dict[str, list[Version]]
-) -> Version | None:
-    """The price an event was promised, else the one in force when its attempt began."""
-    if event.price_version:
-        version = named.get(event.price_version)
-        right = version is not None and version.deployment == event.deployment
-        return version if right else None
-    when = attempt_time(event.attempt_id) * 1000
-    return pricebook.in_force(history.get(event.deployment, ()), when)
-
-
-def rating(event: Usage, version: Version | None) -> Rating | None:
-    """What an event costs at a price; None: there is none that can be right."""
-    if version is None or version.price is None:
-        return None
-    quantities = price.split(event, version.price)
-    nano, rest = money.halves(price.amount(quantities, version.price))
-    if nano >= LARGEST_NANO:
-        return None
-    return Rating(version.version, quantities.cached_input, nano, rest, version.price.currency)
-
-
 def _keep(
     connection: Connection,
     fresh: Sequence[Prepared],
@@ -210,12 +172,12 @@ def _keep(
     rows = []
     parked = []
     totals: rollup.Totals = {}
-    for (event, at, month, day, event_id, content), rating in zip(fresh, ratings, strict=True):
+    for (event, at, month, day, event_id, content), cost in zip(fresh, ratings, strict=True):
         values = msgspec.structs.astuple(event)
-        rows.append((*values, month, event_id, content, day, *(rating or _UNRATED)))
+        rows.append((*values, month, event_id, content, day, *(cost or _UNRATED)))
         if event.kind == "settlement":
-            rollup.add(totals, event, at, rating)
-        if event.billed and rating is None:
+            rollup.add(totals, event, at, cost)
+        if event.billed and cost is None:
             parked.append((month, event_id, event.tenant, event.deployment))
     bulk.insert_rows(connection, EVENT, COLUMNS, rows)
     names = ("attempt_month", "event_id", "tenant", "deployment")

@@ -112,7 +112,7 @@ class Links:
             at = now()
             applied = pricebook.apply(connection, models, at)
             changed = [view.deployment for view in applied.changed if view.version]
-            return applied, adjust.release(connection, changed, at) if changed else 0
+            return applied, adjust.release(connection, at, changed) if changed else 0
 
         applied, released = await self._service.database.write(transaction)
         if released:

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, func, select
 
-from tidegate_billing import adjust, money, pricebook
-from tidegate_billing.invoice import Rated
-from tidegate_billing.price import Quantities
+from tidegate_billing import adjust, money, tariff
+from tidegate_billing.rates import lines
+from tidegate_billing.rates.lines import Total
+from tidegate_billing.rates.meters import Quantities
 from tidegate_billing.rollup import EPOCH
 from tidegate_billing.tables import EVENT, JOURNAL, PARKED, ROLLUP_DAY, SERIES
-from tidegate_billing.usage import attempt_month
+from tidegate_billing.usage import DAY_MS, attempt_month
 
 DIMENSIONS = ("model", "key", "day")
 _COLUMN = {"model": SERIES.c.model, "key": SERIES.c.key_id, "day": ROLLUP_DAY.c.bucket}
@@ -54,7 +55,7 @@ EVENT_FIELDS = [
     "endpoint",
     "price_version",
 ]
-_RATING = "attempt_month rated_version cached_billed amount_nano amount_atto currency".split()  # noqa: SIM905 - as above
+_RATING = "attempt_month rated_version cached_billed reasoning_billed amount_nano amount_atto currency".split()  # noqa: SIM905 - as above
 
 
 class EventFilter(NamedTuple):
@@ -119,23 +120,57 @@ def _usage_row(chosen: list[str], row: Any) -> dict[str, object]:
     }
 
 
-def rated(connection: Connection, tenant: str, month: str) -> list[Rated]:
-    """What a tenant's invoice for `month` (`YYYY-MM`) is made of."""
+def totals(connection: Connection, tenant: str, month: str) -> list[Total]:
+    """What a tenant's invoice for `month` (`YYYY-MM`) is made of: quantities by rate."""
+    first, last = month_days(month)
+    group = [SERIES.c.rated_version]
+    sums = [func.min(SERIES.c.model).label("model"), *(_sum(name) for name in _METERED)]
+    query = _billed(tenant, first, last, [*group, *sums])
+    rows = connection.execute(query.group_by(*group).order_by(*group)).all()
+    rates = tariff.tariffs(connection, {(row.rated_version, row.model) for row in rows})
+    return [Total(row.rated_version, rates[row.rated_version].rate, _metered(row)) for row in rows]
+
+
+_METERED = (
+    *("requests", "prompt_tokens", "completion_tokens", "audio_ms", "images"),
+    *("cached_billed", "reasoning_billed"),
+)
+
+
+def _metered(row: Any) -> Quantities:
+    cached, reasoning = int(row.cached_billed), int(row.reasoning_billed)
+    return Quantities(
+        input=int(row.prompt_tokens) - cached,
+        cached_input=cached,
+        output=int(row.completion_tokens) - reasoning,
+        reasoning=reasoning,
+        audio_second=int(row.audio_ms),
+        image=int(row.images),
+        request=int(row.requests),
+    )
+
+
+def invoice(
+    connection: Connection, tenant: str, month: str, currency: str, found: list[Total]
+) -> dict[str, object]:
+    """A tenant's invoice for a month in one of its currencies, in the shape of the API.
+
+    The committed minimum is that of the contract in force at the month's end."""
+    _, last = month_days(month)
+    end = (dt.date.fromisoformat(last) - EPOCH).days + 1
+    line = tariff.documents(connection).contracts.get(tenant)
+    contract = None if line is None else line.at(end * DAY_MS * 1000 - 1)
+    terms = None if contract is None else contract.terms
+    minimum = terms.minimum if terms is not None and terms.currency == currency else 0
+    bill = lines.bill(found, currency, minimum)
+    return {"tenant": tenant, "period": month, **lines.as_json(bill)}
+
+
+def month_days(month: str) -> tuple[str, str]:
+    """The first and the last day of a month (`YYYY-MM`)."""
     first = dt.date.fromisoformat(month + "-01")
     last = (first + dt.timedelta(days=31)).replace(day=1) - dt.timedelta(days=1)
-    group = [SERIES.c.model, SERIES.c.rated_version]
-    sums = [_sum(name) for name in ("prompt_tokens", "cached_billed", "completion_tokens")]
-    query = _billed(tenant, first.isoformat(), last.isoformat(), [*group, *sums])
-    rows = connection.execute(query.group_by(*group).order_by(*group)).all()
-    prices = pricebook.versions(connection, {row.rated_version for row in rows})
-    found = []
-    for row in rows:
-        price = prices[row.rated_version].price
-        assert price is not None  # nothing is rated by a version without a price
-        cached = int(row.cached_billed)
-        quantities = Quantities(int(row.prompt_tokens) - cached, cached, int(row.completion_tokens))
-        found.append(Rated(row.model, price, quantities))
-    return found
+    return first.isoformat(), last.isoformat()
 
 
 def parked(connection: Connection, tenant: str | None = None) -> int:

@@ -1,19 +1,13 @@
-"""What one attempt costs, exactly.
+"""What a deployment says of its own price.
 
 A price is written as a decimal string per million tokens, with at most twelve decimals, and is a
-whole number of atto (`money`) per token: an amount is quantity times price, in integers, and nothing
-is rounded before an invoice line.
-
-Cached tokens are part of the prompt and reasoning tokens part of the completion. Cached tokens
-bill at their own price only where the engine said how many there were and the price book has
-such a price; else the whole prompt bills as plain input.
+whole number of atto (`money`) per token. What it comes to for an event is `rates`' affair.
 """
 
 from typing import NamedTuple
 
 from tidegate_billing import money
 from tidegate_billing.links import Pricing
-from tidegate_billing.usage import Usage
 
 DECIMALS = 12
 DIGITS = 12
@@ -33,14 +27,6 @@ class Price(NamedTuple):
     input: int
     output: int
     cached_input: int | None = None
-
-
-class Quantities(NamedTuple):
-    """Tokens by the price they bill at; together they are prompt plus completion."""
-
-    input: int
-    cached_input: int
-    output: int
 
 
 def parse(pricing: Pricing) -> Price:
@@ -74,21 +60,3 @@ def per_token(per_million: str) -> int:
 def per_million(per_token: int) -> str:
     """A price per token as people write it, per million."""
     return money.plain(per_token * MILLION)
-
-
-def split(usage: Usage, price: Price) -> Quantities:
-    """The tokens of one attempt, by the price they bill at."""
-    cached = 0
-    if usage.cached_known and price.cached_input is not None:
-        cached = min(usage.cached_tokens, usage.prompt_tokens)
-    return Quantities(usage.prompt_tokens - cached, cached, usage.completion_tokens)
-
-
-def amount(quantities: Quantities, price: Price) -> int:
-    """What these tokens cost, in atto."""
-    cached = price.input if price.cached_input is None else price.cached_input
-    return (
-        quantities.input * price.input
-        + quantities.cached_input * cached
-        + quantities.output * price.output
-    )

@@ -12,18 +12,31 @@ import msgspec
 from sqlalchemy import Connection, Row, insert, select, update
 
 from tidegate_billing import accounts, price
-from tidegate_billing.links import ModelPricing, PricedModel, PriceView
+from tidegate_billing.links import ModelPricing, PricedModel, PriceView, Pricing
 from tidegate_billing.price import Price
 from tidegate_billing.tables import MODEL, PRICE
 
 
 class Version(NamedTuple):
-    """One entry of a price book. `price` None: from here on there is none."""
+    """One entry of a deployment's own prices. `price` None: from here on there is none."""
 
     version: int
     deployment: str
     effective_from: int
     price: Price | None
+
+    @property
+    def pricing(self) -> Pricing | None:
+        """The price as a resource says it."""
+        if self.price is None:
+            return None
+        cached = self.price.cached_input
+        return Pricing(
+            currency=self.price.currency,
+            input_per_million=price.per_million(self.price.input),
+            output_per_million=price.per_million(self.price.output),
+            cached_input_per_million=None if cached is None else price.per_million(cached),
+        )
 
 
 class Applied(NamedTuple):
@@ -34,7 +47,8 @@ class Applied(NamedTuple):
     tenants: list[str]
 
 
-def _version(row: "Row[tuple[object, ...]]") -> Version:
+def version_of(row: "Row[tuple[object, ...]]") -> Version:
+    """The version that a row is."""
     found = None
     if row.currency:
         cached = row.cached_input_per_million
@@ -53,7 +67,7 @@ def versions(connection: Connection, numbers: Iterable[int]) -> dict[int, Versio
     if not wanted:
         return {}
     rows = connection.execute(select(PRICE).where(PRICE.c.version.in_(wanted)))
-    return {row.version: _version(row) for row in rows}
+    return {row.version: version_of(row) for row in rows}
 
 
 def history(connection: Connection, deployments: Collection[str]) -> dict[str, list[Version]]:
@@ -66,7 +80,7 @@ def history(connection: Connection, deployments: Collection[str]) -> dict[str, l
             .order_by(PRICE.c.effective_from, PRICE.c.version)
         )
         for row in rows:
-            found.setdefault(row.deployment, []).append(_version(row))
+            found.setdefault(row.deployment, []).append(version_of(row))
     return found
 
 

@@ -67,9 +67,9 @@ Numbers = dict[SeriesKey, int]
 def add(totals: Totals, event: Usage, at: int, rating: Rating | None, sign: int = 1) -> None:
     """Add a settlement of `at` (milliseconds) to its minute; with a sign of -1, take it off."""
     if rating is None:
-        version, currency, cached, nano, atto = 0, "", 0, 0, 0
+        version, currency, cached, reasoning, nano, atto = 0, "", 0, 0, 0, 0
     else:
-        version, cached, nano, atto, currency = rating
+        version, cached, reasoning, nano, atto, currency = rating
     series = SeriesKey(
         event.tenant,
         event.project,
@@ -88,7 +88,10 @@ def add(totals: Totals, event: Usage, at: int, rating: Rating | None, sign: int 
         event.cached_tokens,
         event.completion_tokens,
         event.reasoning_tokens,
+        event.audio_ms,
+        event.images,
         cached,
+        reasoning,
         nano,
         atto,
     )

@@ -71,9 +71,10 @@ class Model(SQLModel, table=True):
 
 
 class Price(SQLModel, table=True):
-    """One version of a deployment's price book, in force from `effective_from` until the next.
+    """One version of a deployment's own price, in force from `effective_from` until the next.
 
-    `currency` empty: from here on the deployment has no price."""
+    `currency` empty: from here on the deployment has no price. A version with a `source` belongs to
+    no deployment: it numbers a rate that documents have made (`tariff`)."""
 
     __table_args__ = (
         Index("ix_price_deployment", "deployment", "effective_from"),
@@ -86,6 +87,36 @@ class Price(SQLModel, table=True):
     output_per_million: str
     cached_input_per_million: str | None = None
     effective_from: int = Field(sa_column=_count())
+    fingerprint: str | None = Field(default=None, unique=True, index=True)
+    source: str | None = None
+
+
+class PriceDocument(SQLModel, table=True):
+    """One version of a price book or of a tenant's contract. `body` empty: withdrawn from then on.
+
+    `name` is a book's, `tenant` a contract's; the other one is empty."""
+
+    __tablename__ = "price_document"
+    __table_args__ = (
+        Index("ix_price_document", "kind", "name", "tenant"),
+        {"sqlite_autoincrement": True},
+    )
+    number: int | None = Field(default=None, sa_column=_serial())
+    kind: str
+    name: str
+    tenant: str
+    effective_from: int = Field(sa_column=_count())
+    created_at: int = Field(sa_column=_count())
+    body: str
+
+
+class Counter(SQLModel, table=True):
+    """What a tenant has used in a month under a rate with tiers, by meter (JSON, in their order)."""
+
+    tenant: str = Field(primary_key=True)
+    month: str = Field(primary_key=True)
+    version: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    quantities: str
 
 
 class Event(SQLModel, table=True):
@@ -131,8 +162,12 @@ class Event(SQLModel, table=True):
     billed: bool
     reason: str
     version: int
+    service_tier: str
+    audio_ms: int = Field(sa_column=_count())
+    images: int = Field(sa_column=_count())
     rated_version: int | None = Field(default=None, sa_column=_maybe())
     cached_billed: int | None = Field(default=None, sa_column=_maybe())
+    reasoning_billed: int | None = Field(default=None, sa_column=_maybe())
     amount_nano: int | None = Field(default=None, sa_column=_maybe())
     amount_atto: int | None = Field(default=None, sa_column=_maybe())
     currency: str | None = None
@@ -148,9 +183,10 @@ class Parked(SQLModel, table=True):
 
 
 class Adjustment(SQLModel, table=True):
-    """What an event costs from here on, instead of what was said before. The newest one counts.
+    """What an event costs from here on (`after`), and what is taken off for it (`before`).
 
-    Version and amount `before` are empty where the event was parked."""
+    The newest one counts. `before` is empty where the event was parked; under tiers it is what the
+    month's bill loses with the event now, which may be another amount than it once added."""
 
     __table_args__ = (
         Index("ix_adjustment_event", "attempt_month", "event_id"),
@@ -167,11 +203,13 @@ class Adjustment(SQLModel, table=True):
     note: str
     before_version: int | None = Field(default=None, sa_column=_maybe())
     before_cached: int | None = Field(default=None, sa_column=_maybe())
+    before_reasoning: int | None = Field(default=None, sa_column=_maybe())
     before_nano: int | None = Field(default=None, sa_column=_maybe())
     before_atto: int | None = Field(default=None, sa_column=_maybe())
     before_currency: str | None = None
     after_version: int = Field(sa_column=_count())
     after_cached: int = Field(sa_column=_count())
+    after_reasoning: int = Field(sa_column=_count())
     after_nano: int = Field(sa_column=_count())
     after_atto: int = Field(sa_column=_count())
     after_currency: str
@@ -235,7 +273,10 @@ SUMS = (
     "cached_tokens",
     "completion_tokens",
     "reasoning_tokens",
+    "audio_ms",
+    "images",
     "cached_billed",
+    "reasoning_billed",
     "amount_nano",
     "amount_atto",
 )
@@ -285,6 +326,8 @@ PROJECT = METADATA.tables["project"]
 API_KEY = METADATA.tables["api_key"]
 MODEL = METADATA.tables["model"]
 PRICE = METADATA.tables["price"]
+PRICE_DOCUMENT = METADATA.tables["price_document"]
+COUNTER = METADATA.tables["counter"]
 EVENT = METADATA.tables["event"]
 JOURNAL = METADATA.tables["journal"]
 COUNTERS = METADATA.tables["counters"]

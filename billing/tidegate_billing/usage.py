@@ -31,13 +31,19 @@ LONGEST: Final = 600
 """Characters of a text: databases index some of them, and have limits."""
 MOST_VERSION: Final = 10**6
 _NUMBERS: Final = (
-    (("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens"), MOST_TOKENS),
+    (
+        (
+            *("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens"),
+            *("audio_ms", "images"),
+        ),
+        MOST_TOKENS,
+    ),
     (("started_at", "finished_at", "price_version"), LARGEST),
     (("version",), MOST_VERSION),
 )
 _TEXTS: Final = (
     *("request_id", "tenant", "project", "key_id", "model", "deployment", "endpoint"),
-    *("replica", "client_request_id", "adapter", "reason"),
+    *("replica", "client_request_id", "adapter", "reason", "service_tier"),
 )
 
 Kind = Literal["attempt", "settlement", "orphan"]
@@ -75,6 +81,9 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     billed: bool = False
     reason: str = ""
     version: int = 1
+    service_tier: str = ""
+    audio_ms: int = 0
+    images: int = 0
 
     @property
     def event_id(self) -> str:
@@ -142,7 +151,7 @@ def _plainly_good(event: Usage) -> bool:
         (
             *(event.request_id, event.tenant, event.project, event.key_id, event.model),
             *(event.deployment, event.endpoint, event.replica, event.client_request_id),
-            *(event.adapter, event.reason),
+            *(event.adapter, event.reason, event.service_tier),
         )
     )
     return (
@@ -150,6 +159,8 @@ def _plainly_good(event: Usage) -> bool:
         and 0 <= event.cached_tokens <= MOST_TOKENS
         and 0 <= event.completion_tokens <= MOST_TOKENS
         and 0 <= event.reasoning_tokens <= MOST_TOKENS
+        and 0 <= event.audio_ms <= MOST_TOKENS
+        and 0 <= event.images <= MOST_TOKENS
         and 0 <= event.started_at <= LARGEST
         and 0 <= event.finished_at <= LARGEST
         and 0 <= event.price_version <= LARGEST

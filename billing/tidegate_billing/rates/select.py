@@ -34,3 +34,7 @@ class Timeline(Generic[T]):
         """The version in force at `when` (microseconds); None: none has begun."""
         place = bisect_right(self._starts, when)
         return self._versions[place - 1] if place else None
+
+    def newest(self) -> T | None:
+        """The terms of the version that begins last; None: from then on there are none."""
+        return self._versions[-1].terms if self._versions else None

@@ -24,10 +24,15 @@ SUMS = [
     "cached_tokens",
     "completion_tokens",
     "reasoning_tokens",
+    "audio_ms",
+    "images",
     "cached_billed",
+    "reasoning_billed",
     "amount_nano",
     "amount_atto",
 ]
+APPEND_ONLY = ("event", "adjustment", "price_document")
+RATED = ("version", "cached", "reasoning", "nano", "atto")
 KEPT = [
     "id",
     "attempt_month",
@@ -80,6 +85,7 @@ def _serial() -> "sa.Column[int]":
 def upgrade() -> None:
     """Build what is new and carry over what there was; `migrate` sums it up afterwards."""
     _beside_the_ledger()
+    _prices()
     _projections()
     if op.get_bind().dialect.name == "sqlite":
         _on_sqlite()
@@ -101,9 +107,9 @@ def _beside_the_ledger() -> None:
         *[_text(name) for name in ("attempt_month", "event_id", "tenant")],
         _big("posted_at"),
         *[_text(name) for name in ("reason", "actor", "note")],
-        *[_big(f"before_{name}", null=True) for name in ("version", "cached", "nano", "atto")],
+        *[_big(f"before_{name}", null=True) for name in RATED],
         _text("before_currency", null=True),
-        *[_big(f"after_{name}") for name in ("version", "cached", "nano", "atto")],
+        *[_big(f"after_{name}") for name in RATED],
         _text("after_currency"),
         sqlite_autoincrement=True,
     )
@@ -119,6 +125,28 @@ def _beside_the_ledger() -> None:
     )
     op.create_table(
         "retired", _text("month"), _big("at"), _big("events"), sa.PrimaryKeyConstraint("month")
+    )
+
+
+def _prices() -> None:
+    op.add_column("price", _text("fingerprint", null=True))
+    op.add_column("price", _text("source", null=True))
+    op.create_index("ix_price_fingerprint", "price", ["fingerprint"], unique=True)
+    op.create_table(
+        "price_document",
+        sa.Column("number", ID, primary_key=True, autoincrement=True),
+        *[_text(name) for name in ("kind", "name", "tenant")],
+        *[_big(name) for name in ("effective_from", "created_at")],
+        _text("body"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_price_document", "price_document", ["kind", "name", "tenant"])
+    op.create_table(
+        "counter",
+        *[_text(name) for name in ("tenant", "month")],
+        sa.Column("version", sa.BigInteger(), autoincrement=False),
+        _text("quantities"),
+        sa.PrimaryKeyConstraint("tenant", "month", "version"),
     )
 
 
@@ -164,6 +192,10 @@ def _on_sqlite() -> None:
     op.drop_index("ix_event_tenant_month", "event")
     op.add_column("event", _big("amount_nano", null=True))
     op.add_column("event", _big("amount_atto", null=True))
+    op.add_column("event", _big("reasoning_billed", null=True))
+    for column in _told_later():
+        op.add_column("event", column)
+    op.execute("UPDATE event SET reasoning_billed = 0 WHERE rated_version IS NOT NULL")
     bind = op.get_bind()
     rated = bind.execute(
         sa.text("SELECT id, amount FROM event WHERE amount IS NOT NULL ORDER BY id")
@@ -175,12 +207,21 @@ def _on_sqlite() -> None:
     _park("amount_nano IS NULL")
     op.drop_column("event", "amount")
     op.create_index("ix_event_tenant", "event", ["tenant", "id"])
-    for table in ("event", "adjustment"):
+    for table in APPEND_ONLY:
         for verb, done in (("DELETE", "deleted"), ("UPDATE", "edited")):
             op.execute(
                 f"CREATE TRIGGER {table}_never_{done} BEFORE {verb} ON {table} BEGIN"
                 " SELECT RAISE(ABORT, 'the ledger is append-only'); END"
             )
+
+
+def _told_later() -> "list[sa.Column[str] | sa.Column[int]]":
+    """What routers of this release may say besides, and earlier ones did not."""
+    return [
+        sa.Column("service_tier", sa.String(), nullable=False, server_default=""),
+        sa.Column("audio_ms", sa.BigInteger(), nullable=False, server_default="0"),
+        sa.Column("images", sa.BigInteger(), nullable=False, server_default="0"),
+    ]
 
 
 def _park(unrated: str) -> None:
@@ -201,7 +242,11 @@ def _on_postgresql() -> None:
         "CREATE TABLE event (LIKE event_before INCLUDING DEFAULTS) PARTITION BY LIST (attempt_month)"
     )
     op.execute("ALTER TABLE event DROP COLUMN amount")
-    op.execute("ALTER TABLE event ADD amount_nano BIGINT, ADD amount_atto BIGINT")
+    op.execute(
+        "ALTER TABLE event ADD amount_nano BIGINT, ADD amount_atto BIGINT, ADD reasoning_billed BIGINT"
+    )
+    for column in _told_later():
+        op.add_column("event", column)
     op.execute("ALTER SEQUENCE event_number OWNED BY event.id")
     op.execute("ALTER TABLE event ADD PRIMARY KEY (attempt_month, id)")
     op.execute("ALTER TABLE event ADD UNIQUE (attempt_month, event_id)")
@@ -215,7 +260,8 @@ def _on_postgresql() -> None:
         partitions.add_month(bind, month)
     names = ", ".join(KEPT)
     op.execute(
-        f"INSERT INTO event ({names}, amount_nano, amount_atto) SELECT {names},"
+        f"INSERT INTO event ({names}, reasoning_billed, amount_nano, amount_atto) SELECT {names},"
+        " CASE WHEN rated_version IS NULL THEN NULL ELSE 0 END,"
         " div(amount::numeric * 1e18, 1e9), mod(amount::numeric * 1e18, 1e9) FROM event_before"
     )
     _park("amount_nano IS NULL")
@@ -227,7 +273,7 @@ def _append_only_on_postgresql() -> None:
         "CREATE FUNCTION append_only() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN RAISE 'the ledger is append-only' USING ERRCODE = 'integrity_constraint_violation'; END $$"
     )
-    for table in ("event", "adjustment"):
+    for table in APPEND_ONLY:
         op.execute(
             f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE ON {table}"
             " FOR EACH ROW EXECUTE FUNCTION append_only()"
