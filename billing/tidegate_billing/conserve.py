@@ -1,0 +1,185 @@
+"""Does every projection hold what the ledger says, day by day and model by model?
+
+Engines' counters against the ledger are `reconcile`'s affair, by epoch. Here the ledger's own
+entries of some days are added up anew, straight from their rows, and compared with the rollups
+of each width. A difference is told with its place: which two of them part, for which model and
+day, and in which direction. Nothing is mended here; `tidegate billing rebuild` does that.
+"""
+
+import datetime as dt
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Table, and_, func, select
+
+from tidegate_billing import money
+from tidegate_billing.rollup import DAY_MINUTES, EPOCH, WIDTHS
+from tidegate_billing.tables import (
+    ADJUSTMENT,
+    EVENT,
+    ROLLUP_DAY,
+    ROLLUP_HOUR,
+    ROLLUP_MINUTE,
+    SERIES,
+)
+
+LEDGER = "ledger"
+Key = tuple[str, str]
+"""A day (`YYYY-MM-DD`) and a model."""
+
+
+class Held(NamedTuple):
+    """What one place holds of a model's day. `amount`: atto, all currencies together."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    amount: int = 0
+
+
+class Drift(NamedTuple):
+    """A place that does not hold what the ledger says. `tokens`: place less ledger, both kinds."""
+
+    place: str
+    model: str
+    day: str
+    ledger: Held
+    held: Held
+    tokens: int
+    says: str
+
+
+def drifts(ledger: Mapping[Key, Held], places: Mapping[str, Mapping[Key, Held]]) -> list[Drift]:
+    """Every place, model and day that differs from the ledger."""
+    return [
+        _drift(place, day, model, ledger.get((day, model), Held()), held.get((day, model), Held()))
+        for place, held in places.items()
+        for day, model in sorted({*ledger, *held})
+        if ledger.get((day, model), Held()) != held.get((day, model), Held())
+    ]
+
+
+def _drift(place: str, day: str, model: str, ledger: Held, held: Held) -> Drift:
+    tokens = held.prompt_tokens + held.completion_tokens
+    tokens -= ledger.prompt_tokens + ledger.completion_tokens
+    parts = ", ".join(_differences(ledger, held))
+    says = f"{place} of {model} on {day} and the ledger part: {parts}"
+    return Drift(place, model, day, ledger, held, tokens, says)
+
+
+def _differences(ledger: Held, held: Held) -> Iterator[str]:
+    for name in ("requests", "prompt_tokens", "completion_tokens"):
+        more = getattr(held, name) - getattr(ledger, name)
+        if more:
+            yield f"{abs(more)} {name} {'more' if more > 0 else 'fewer'} than in the ledger"
+    more = held.amount - ledger.amount
+    if more:
+        yield f"{money.plain(abs(more))} {'more' if more > 0 else 'less'} money"
+
+
+def compare(connection: Connection, first: str, last: str) -> list[Drift]:
+    """The rollups of days `first` to `last`, both included, against the ledger's rows."""
+    places = {table.name: _rollup(connection, table, width, first, last) for table, width in WIDTHS}
+    return drifts(_ledger(connection, first, last), places)
+
+
+def _ledger(connection: Connection, first: str, last: str) -> dict[Key, Held]:
+    """The ledger's settlements by day and model, their amounts as adjusted since."""
+    # every tenant: sums of the whole platform
+    columns = [EVENT.c.day, EVENT.c.model]
+    sums = [
+        func.count(),
+        func.sum(EVENT.c.prompt_tokens),
+        func.sum(EVENT.c.completion_tokens),
+        func.sum(EVENT.c.amount_nano),
+        func.sum(EVENT.c.amount_atto),
+    ]
+    events = select(*columns, *sums).where(_of_days(first, last)).group_by(*columns)
+    found = {}
+    for day, model, requests, prompt, completion, nano, atto in connection.execute(events):
+        amount = money.whole(int(nano or 0), int(atto or 0))
+        found[day, model] = Held(int(requests), int(prompt), int(completion), amount)
+    same = and_(
+        EVENT.c.attempt_month == ADJUSTMENT.c.attempt_month,
+        EVENT.c.event_id == ADJUSTMENT.c.event_id,
+    )
+    changes = [
+        func.sum(ADJUSTMENT.c[f"{side}_{half}"])
+        for side in ("after", "before")
+        for half in ("nano", "atto")
+    ]
+    adjusted = (
+        select(*columns, *changes)
+        .join_from(ADJUSTMENT, EVENT, same)
+        .where(_of_days(first, last))
+        .group_by(*columns)
+    )
+    for day, model, *halves in connection.execute(adjusted):
+        after, rest_after, before, rest_before = (int(half or 0) for half in halves)
+        change = money.whole(after - before, rest_after - rest_before)
+        held = found[day, model]
+        found[day, model] = held._replace(amount=held.amount + change)
+    return found
+
+
+def _of_days(first: str, last: str) -> Any:
+    """Settlements of some days, found by their ids, which begin with the time and are indexed."""
+    begin = _id_of(dt.date.fromisoformat(first))
+    end = _id_of(dt.date.fromisoformat(last) + dt.timedelta(days=1))
+    months = _months(first[:7], last[:7])
+    return and_(
+        EVENT.c.attempt_month.in_(months),
+        EVENT.c.event_id >= begin,
+        EVENT.c.event_id < end,
+        EVENT.c.kind == "settlement",
+    )
+
+
+def _id_of(day: dt.date) -> str:
+    """What ids of a day's first millisecond begin with."""
+    text = f"{(day - EPOCH).days * 86_400_000:012x}"
+    return f"{text[:8]}-{text[8:]}"
+
+
+def _months(first: str, last: str) -> list[str]:
+    months = [first]
+    while months[-1] < last:
+        year, month = map(int, months[-1].split("-"))
+        months.append(f"{year + month // 12:04d}-{month % 12 + 1:02d}")
+    return months
+
+
+def _rollup(
+    connection: Connection, table: Table, width: int, first: str, last: str
+) -> dict[Key, Held]:
+    # every tenant: sums of the whole platform
+    days = [(dt.date.fromisoformat(day) - EPOCH).days for day in (first, last)]
+    per_day = DAY_MINUTES // width
+    day = (table.c.bucket // per_day) if per_day > 1 else table.c.bucket
+    sums = [
+        func.sum(table.c[name])
+        for name in (
+            *("requests", "prompt_tokens", "completion_tokens"),
+            *("amount_nano", "amount_atto"),
+        )
+    ]
+    rows = connection.execute(
+        select(day.label("day"), SERIES.c.model, *sums)
+        .join_from(table, SERIES, SERIES.c.id == table.c.series)
+        .where(table.c.bucket.between(days[0] * per_day, (days[1] + 1) * per_day - 1))
+        .group_by("day", SERIES.c.model)
+    )
+    found = {}
+    for number, model, requests, prompt, completion, nano, atto in rows:
+        held = Held(int(requests), int(prompt), int(completion), money.whole(int(nano), int(atto)))
+        if held != Held():
+            found[(EPOCH + dt.timedelta(days=int(number))).isoformat(), model] = held
+    return found
+
+
+def by_place(found: Iterable[Drift]) -> dict[str, int]:
+    """Tokens (or, where only money or requests differ, 1) by which each place is off."""
+    totals = {table.name: 0 for table in (ROLLUP_MINUTE, ROLLUP_HOUR, ROLLUP_DAY)}
+    for one in found:
+        totals[one.place] = totals.get(one.place, 0) + max(1, abs(one.tokens))
+    return totals
