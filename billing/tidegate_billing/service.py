@@ -44,9 +44,10 @@ async def load(service: Service) -> None:
 
     def query(connection: Connection) -> None:
         service.snapshots.load(
-            accounts.live_views(connection),
+            accounts.live_views(connection, now()),
             pricebook.views(connection, now()),
             accounts.all_tenants(connection),
+            accounts.suspended_tenants(connection),
         )
 
     await service.database.read(query)

@@ -192,7 +192,7 @@ def test_a_running_engine_is_read_live(api: httpx.Client) -> None:
 def test_the_document_describes_every_route(api: httpx.Client) -> None:
     paths = api.get("/api/v1/openapi.json").json()["paths"]
     operations = [(path, method) for path, methods in paths.items() for method in methods]
-    assert len(operations) == 9
+    assert len(operations) > 30
     for path, method in operations:
         answer = api.request(method, path.format(id="x", month="2026-01"), json={})
         assert answer.status_code != 405
