@@ -4,7 +4,7 @@ The checks are ours and not msgspec's, so that a refusal says what is allowed in
 """
 
 import zoneinfo
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
 from msgspec import Meta
@@ -18,6 +18,8 @@ Words = Annotated[
 ]
 """Some printable characters; any that Unicode calls printable is taken."""
 Zone = Annotated[str, Meta(extra_json_schema={"examples": ["UTC", "Europe/Berlin"]})]
+LAST_YEAR = 9000
+END = int(datetime(LAST_YEAR, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 Future = Annotated[datetime, Meta(tz=True)]
 
 
@@ -43,8 +45,9 @@ def check_zone(param: str, value: str) -> None:
 
 
 def future(param: str, value: datetime, now: int) -> int:
-    """A time to come, in microseconds."""
-    at = round(value.timestamp()) * 1_000_000
-    if at <= now:
-        raise bad(param, f"{value.isoformat()} is over; allowed: a time to come")
+    """A time to come, in microseconds of a whole second."""
+    at = int(value.timestamp()) * 1_000_000
+    if not now < at < END:
+        allowed = f"a time to come, before the year {LAST_YEAR}"
+        raise bad(param, f"{value.isoformat()} can't be used; allowed: {allowed}")
     return at
