@@ -6,6 +6,7 @@ does not. A `Call` is one request that was let in; a change goes through `Call.c
 the idempotency key, the commit, the news to the routers and the ETag with it.
 """
 
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ PREFIX = "/api/v1"
 APPLY_SECONDS = 1.0
 """How long a change waits for the routers to work by it."""
 SECRET_BYTES = 24
+ETAGS = r'\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*'
+"""What `If-Match` may be: anything, or a list of ETags. A weak one never matches."""
 
 
 class Query(NamedTuple):
@@ -97,8 +100,11 @@ class Call:
     def check_match(self, revision: int) -> None:
         """Refuse a change of what is not any more as the caller saw it (`If-Match`)."""
         header = self.request.headers.get("if-match")
-        if header is None or header.strip() == "*":
+        if header is None or header == "*":
             return
+        if re.fullmatch(ETAGS, header) is None:
+            raise bad("If-Match", f"{header[:80]!r} is no ETag; allowed: * or ETags in quotes")
+        # Of a key's ETag, `"REVISION-LAST USE-PEPPER"`, the first part says what was changed.
         seen = [one.strip() for one in header.split(",")]
         if not any(one == etag(revision) or one.startswith(f'"{revision}-') for one in seen):
             raise ApiError(

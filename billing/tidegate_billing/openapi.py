@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from tidegate_billing.frame import PREFIX, Operation, Query
+from tidegate_billing.frame import ETAGS, PREFIX, Operation, Query
 from tidegate_billing.web import Problem
 
 _DESCRIPTION = """\
@@ -31,7 +31,7 @@ _HEADERS: dict[str, dict[str, object]] = {
         "name": "If-Match",
         "in": "header",
         "description": "change the object only if this is still its ETag",
-        "schema": {"type": "string", "pattern": '^("[0-9-]+"|\\*)$'},
+        "schema": {"type": "string", "pattern": f"^({ETAGS})$"},
     },
 }
 _ERRORS = {"400": "Bad", "401": "Nobody", "403": "Forbidden", "404": "Missing", "default": "Other"}

@@ -53,9 +53,10 @@ class Underivable(Exception):
 
 def key_error(value: str) -> str | None:
     """What is wrong with an idempotency key, or None."""
-    if 1 <= len(value) <= LONGEST and value.isascii() and value.isprintable():
+    if 1 <= len(value) <= LONGEST and all("!" <= character <= "~" for character in value):
         return None
-    return f"is not a key; allowed: 1 to {LONGEST} printable ASCII characters, best a random UUID"
+    allowed = f"1 to {LONGEST} visible ASCII characters, best a random UUID"
+    return f"is not a key; allowed: {allowed}"
 
 
 def claim(
