@@ -14,9 +14,12 @@ from tidegate_billing.web import bad
 
 Slug = Annotated[str, Meta(extra_json_schema={"pattern": f"^{SLUG.pattern}$"})]
 Words = Annotated[
-    str, Meta(extra_json_schema={"maxLength": NAME_LENGTH, "pattern": r"^[ -~\u00a1-\u00ac]*$"})
+    str,
+    Meta(
+        extra_json_schema={"maxLength": NAME_LENGTH, "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"}
+    ),
 ]
-"""Some printable characters; any that Unicode calls printable is taken."""
+"""Printable characters; the pattern names the worst of what is not."""
 Zone = Annotated[str, Meta(extra_json_schema={"examples": ["UTC", "Europe/Berlin"]})]
 LAST_YEAR = 9000
 END = int(datetime(LAST_YEAR, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000

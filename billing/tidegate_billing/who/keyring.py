@@ -21,9 +21,12 @@ from tidegate_billing.who.projects import FLAG, flag
 from tidegate_billing.who.scopes import Limits
 
 MONTH = 31 * 24 * 3600
+ModelName = Annotated[
+    str,
+    Meta(extra_json_schema={"pattern": r"^[^ \u0000-\u001f\u007f-\u009f]{1,253}$"}),
+]
 Models = Annotated[
-    list[Annotated[str, Meta(extra_json_schema={"pattern": r"^[!-)+-~]{1,200}\*?$"})]],
-    Meta(extra_json_schema={"minItems": 1, "maxItems": scopes.MOST}),
+    list[ModelName], Meta(extra_json_schema={"minItems": 1, "maxItems": scopes.MOST})
 ]
 Routes = Annotated[
     list[Annotated[str, Meta(extra_json_schema={"enum": list(scopes.ROUTES)})]],
