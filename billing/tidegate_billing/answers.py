@@ -92,9 +92,3 @@ class BalanceRow(msgspec.Struct):
     unbilled: dict[str, int]
     unverified: int
     unexplained: int
-
-
-class BalanceAnswer(msgspec.Struct):
-    """Every epoch that is known."""
-
-    data: list[BalanceRow]

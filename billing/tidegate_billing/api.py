@@ -135,10 +135,16 @@ async def events(call: Call) -> Response:
 
 
 async def balances(call: Call) -> Response:
-    """What each engine epoch generated, against what the ledger says of it."""
-    model = call.given("model")
-    found = await conservation(call.service)
-    return reply({"data": [one._asdict() for one in found if model in {None, one.model}]})
+    """What each engine epoch generated, against what the ledger says of it; all, without `limit`."""
+    model, after = call.given("model"), call.given("after")
+    found = [one for one in await conservation(call.service) if model in {None, one.model}]
+    if after is not None:
+        places = [place for place, one in enumerate(found) if one.epoch == after]
+        if not places:
+            raise bad("after", f"{after[:80]!r} is not a listed epoch")
+        found = found[places[0] + 1 :]
+    size = limit(call.request, max(len(found), 1), 10_000)
+    return reply(views.Page([one._asdict() for one in found[:size]], len(found) > size))
 
 
 async def described(_call: Call) -> Response:
@@ -185,7 +191,11 @@ _EVENTS = (
     Query("limit", "rows a page", {"type": "integer", "minimum": 1, "maximum": 10_000}),
     reach.PAGE[1],
 )
-_MODEL = (Query("model", "only this model", reach.TEXT),)
+_BALANCES = (
+    Query("model", "only this model", reach.TEXT),
+    _EVENTS[-2],
+    Query("after", "go on after this epoch", reach.TEXT),
+)
 OPERATIONS = (
     *organizations.OPERATIONS,
     *tenants.OPERATIONS,
@@ -200,6 +210,6 @@ OPERATIONS = (
     Operation("GET", "/events", events, "event.read", "Events of the ledger",
               views.Page[answers.EventRow], query=_EVENTS),
     Operation("GET", "/conservation", balances, "platform.read",
-              "Engine counters against the ledger", answers.BalanceAnswer, query=_MODEL),
+              "Engine counters against the ledger", views.Page[answers.BalanceRow], query=_BALANCES),
     Operation("GET", "/openapi.json", described, "tenant.read", "This document", None),
 )  # fmt: skip

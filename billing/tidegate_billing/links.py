@@ -35,7 +35,7 @@ class UsageAck(msgspec.Struct, frozen=True, kw_only=True):
     conflicts: list[str] = []
 
 
-class KeyView(msgspec.Struct, frozen=True, kw_only=True):
+class KeyView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A live key as routers know it: `digest` is hex HMAC-SHA-256 under pepper `pepper_version`.
 
     Fields since the second release have defaults, so that routers and billing of both releases

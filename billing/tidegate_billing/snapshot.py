@@ -102,6 +102,20 @@ class Snapshots:
             subscriber.wake.set()
         return self.version
 
+    def expire(self, now: int) -> list[str]:
+        """Take keys whose time is over out of the picture; which those were.
+
+        Routers refuse them by their own clock before that. This keeps the picture from growing for
+        ever, and ends them at a router whose clock is wrong, or which is of an older release."""
+        over = [
+            key.id
+            for key in self._keys.values()
+            if key.expires_at is not None and key.expires_at <= now
+        ]
+        if over:
+            self.change(removed_keys=over)
+        return over
+
     def ack(self, router: str, version: int) -> bool:
         """A router's word on how far it got; False: it has no stream."""
         known = False

@@ -113,6 +113,7 @@ def test_each_token_opens_its_own_part_only(api: httpx.Client) -> None:
         ("/api/v1/events?limit=x", "limit"),
         ("/api/v1/events?after=nothing", "after"),
         ("/api/v1/keys?after=key_0", "after"),
+        ("/api/v1/conservation?after=nothing", "after"),
         ("/api/v1/keys?revoked=yes", "revoked"),
         ("/api/v1/tenants?limit=1001", "limit"),
     ],

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tidegate_billing.keys import digest
 from tidegate_billing.links import KeyView, SnapshotLine
+from tidegate_billing.snapshot import Snapshots
 from tidegate_billing.who import scopes
 from tidegate_runtime import openai
 from tidegate_runtime.admit import catalogue, identify, resolve, standing
@@ -118,6 +119,17 @@ def test_old_and_new_parts_understand_each_other() -> None:
     assert msgspec.json.decode(old_line, type=SnapshotLine).suspended == []
     future = b'{"id":"k","digest":"00","tenant":"t","project":"p","colour":"red"}'
     assert msgspec.json.decode(future, type=KeyView).id == "k"
+
+
+async def test_expired_keys_leave_the_picture() -> None:
+    hub = Snapshots(1)
+    hub.load([key(expires_at=10), key(id="l", digest="01")], [], ["t"], ["t"])
+    assert (hub.expire(9), hub.version) == ([], 1)
+    assert (hub.expire(10), hub.version) == (["k"], 2)
+    assert [one.id for one in hub.whole().keys] == ["l"]
+    assert hub.whole().suspended == ["t"]
+    hub.change(resumed=["t"])
+    assert hub.whole().suspended == []
 
 
 @given(

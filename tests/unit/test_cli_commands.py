@@ -286,7 +286,8 @@ def test_who_is_asked_of_the_management_api(api: Api, capsys: pytest.CaptureFixt
         api.answers[f"/api/v1/{path}"] = (200, {"id": "x", "data": [{"id": "x"}], "token": "sa"})
     api.answers["/api/v1/tenants/t"] = api.answers["/api/v1/projects/p"] = (200, {"id": "x"})
     api.answers["/api/v1/keys/k/rotate"] = (201, {"id": "new", "key": "sk-y"})
-    api.answers["/api/v1/keys/k"] = (200, {"id": "k"})
+    for path in ("keys/k", "organizations/o", "service-accounts/sa"):
+        api.answers[f"/api/v1/{path}"] = (200, {"id": "k"})
     for arguments, asked in (
         ("org create o --display-name O", ("POST", {"name": "o", "display_name": "O"})),
         ("org list", ("GET", None)),
@@ -295,6 +296,13 @@ def test_who_is_asked_of_the_management_api(api: Api, capsys: pytest.CaptureFixt
         ("tenant suspend t", ("PATCH", {"suspended": True})),
         ("tenant resume t", ("PATCH", {"suspended": False})),
         ("tenant show t", ("GET", None)),
+        ("org show o", ("GET", None)),
+        ("key show k", ("GET", None)),
+        ("project show p", ("GET", None)),
+        ("project update p --display-name P", ("PATCH", {"display_name": "P"})),
+        ("service-account show sa", ("GET", None)),
+        ("service-account update sa --role owner", ("PATCH", {"role": "owner"})),
+        ("service-account disable sa", ("DELETE", None)),
         ("project create p --tenant t", ("POST", {"tenant": "t", "name": "p"})),
         ("project archive p", ("PATCH", {"archived": True})),
         ("service-account create ci --role viewer --tenant t",

@@ -91,6 +91,20 @@ def list_(
     return tables.print_rows(rows, tables.KEY_COLUMNS, "no keys")
 
 
+@app.command("show")
+def show(
+    key_id: KeyId, data: Data = None, admin_url: AdminUrl = None, as_json: Json = False
+) -> None:
+    """Show a key, never its secret."""
+    from tidegate_operator.cli import tables
+
+    with options.client(data, admin_url) as client:
+        answer = client.get(options.path("keys", key_id))
+    if as_json:
+        return tables.print_json(answer)
+    return tables.print_rows([answer], tables.KEY_COLUMNS, "no key")
+
+
 @app.command("rotate")
 def rotate(
     key_id: KeyId,

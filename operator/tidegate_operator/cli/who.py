@@ -63,6 +63,15 @@ def org_list(data: Data = None, admin_url: AdminUrl = None, as_json: Json = Fals
         _many(client.rows("/api/v1/organizations", "id"), ORGS, as_json=as_json)
 
 
+@org.command("show")
+def org_show(
+    name: Name, data: Data = None, admin_url: AdminUrl = None, as_json: Json = False
+) -> None:
+    """Show an organization."""
+    with options.client(data, admin_url) as client:
+        _one(client.get(options.path("organizations", name)), ORGS, as_json=as_json)
+
+
 @org.command("update")
 def org_update(
     name: Name,
@@ -186,6 +195,31 @@ def project_list(
         _many(client.rows("/api/v1/projects", "id", **query), PROJECTS, as_json=as_json)
 
 
+@project_app.command("show")
+def project_show(
+    project_id: Id, data: Data = None, admin_url: AdminUrl = None, as_json: Json = False
+) -> None:
+    """Show a project."""
+    with options.client(data, admin_url) as client:
+        _one(client.get(options.path("projects", project_id)), PROJECTS, as_json=as_json)
+
+
+@project_app.command("update")
+def project_update(
+    project_id: Id,
+    display_name: Display = None,
+    if_match: IfMatch = None,
+    data: Data = None,
+    admin_url: AdminUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Change what a project is called for people."""
+    body = options.given(display_name=display_name)
+    with options.client(data, admin_url) as client:
+        path = options.path("projects", project_id)
+        _one(client.patch(path, body, options.matching(if_match)), PROJECTS, as_json=as_json)
+
+
 @project_app.command("archive")
 def project_archive(
     project_id: Id, data: Data = None, admin_url: AdminUrl = None, as_json: Json = False
@@ -247,6 +281,32 @@ def account_list(
     query = {"tenant": tenant, "organization": organization, "disabled": flag}
     with options.client(data, admin_url) as client:
         _many(client.rows("/api/v1/service-accounts", "id", **query), ACCOUNTS, as_json=as_json)
+
+
+@account.command("show")
+def account_show(
+    account_id: Id, data: Data = None, admin_url: AdminUrl = None, as_json: Json = False
+) -> None:
+    """Show a service account."""
+    with options.client(data, admin_url) as client:
+        _one(client.get(options.path("service-accounts", account_id)), ACCOUNTS, as_json=as_json)
+
+
+@account.command("update")
+def account_update(
+    account_id: Id,
+    name: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    role: Annotated[str | None, typer.Option(help="owner | billing | developer | viewer")] = None,
+    if_match: IfMatch = None,
+    data: Data = None,
+    admin_url: AdminUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Change a service account's name or role."""
+    body = options.given(name=name, role=role)
+    with options.client(data, admin_url) as client:
+        path = options.path("service-accounts", account_id)
+        _one(client.patch(path, body, options.matching(if_match)), ACCOUNTS, as_json=as_json)
 
 
 @account.command("rotate")
