@@ -117,15 +117,19 @@ class Call:
     async def change(self, transaction: Callable[[Connection], Done]) -> Response:
         """Make a change durable, tell the routers, and answer; a repeated POST changes nothing."""
         claimed = self._claim()
-        outcome = await self.service.database.write(
-            lambda connection: self._write(connection, claimed, transaction)
-        )
         snapshots = self.service.snapshots
+        async with self.service.changing:
+            outcome = await self.service.database.write(
+                lambda connection: self._write(connection, claimed, transaction)
+            )
+            version = snapshots.version
+            if isinstance(outcome, Done) and outcome.news is not None:
+                version = snapshots.change(**outcome.news._asdict())
         if isinstance(outcome, idempotency.Kept):
-            await self._applied(snapshots.version)
+            await self._applied(version)
             return _answer(outcome.body, outcome.status, outcome.etag, replayed=True)
         if outcome.news is not None:
-            await self._applied(snapshots.change(**outcome.news._asdict()))
+            await self._applied(version)
         return _answer(outcome.view, outcome.status, outcome.etag)
 
     def _write(

@@ -31,7 +31,9 @@ def now() -> int:
 
 @dataclass(frozen=True)
 class Service:
-    """Everything a route needs. `operator_url` empty: there is no operator to ask."""
+    """Everything a route needs. `operator_url` empty: there is no operator to ask. `changing` is held
+    from a change's transaction until the picture has it: else a key that was changed and then
+    revoked could come to routers in the other order, and live on."""
 
     database: Database
     snapshots: Snapshots
@@ -40,6 +42,7 @@ class Service:
     peppers: dict[int, bytes]
     operator_url: str = ""
     metrics: Metrics = field(default_factory=Metrics)
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 async def load(service: Service) -> None:

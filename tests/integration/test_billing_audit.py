@@ -155,6 +155,12 @@ def test_tampering_with_the_database_is_found(billing: Management) -> None:
         broken = json.loads(shown.splitlines()[0])
         assert (status, broken["ok"], broken["rows"]) == (1, False, 3)
         assert "row 4 was changed" in broken["broken"]
+    for text in ("x", "[]"):
+        with tampered(f"UPDATE audit SET after = '{text}' WHERE seq = 4"):
+            assert "row 4 was changed" in tidegate(billing, "audit", "verify")[1]
+    with tampered("UPDATE audit SET at = 'noon' WHERE seq = 4"):
+        status, said = tidegate(billing, "audit", "verify")
+        assert (status, said.count("\n"), "is no row" in said) == (1, 1, True)
     with tampered("DELETE FROM audit WHERE seq = 2"):
         assert "row 2 is missing" in tidegate(billing, "audit", "verify")[1]
     with tampered(

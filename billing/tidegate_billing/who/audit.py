@@ -77,6 +77,14 @@ def rows(
         fields = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented way to a dict
         for name in ("before", "after"):
             if fields[name] is not None:
-                fields[name] = msgspec.json.decode(fields[name])
+                fields[name] = _read(fields[name])
         found.append(Entry(**fields))
     return found
+
+
+def _read(text: str) -> dict[str, object]:
+    """What a row keeps. What somebody else wrote there is shown, too, and breaks the chain."""
+    try:
+        return msgspec.json.decode(text, type=dict[str, object])
+    except msgspec.DecodeError:
+        return {"unreadable": text}

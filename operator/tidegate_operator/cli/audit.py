@@ -98,7 +98,10 @@ def _walk(client: "Client", noted: str | None) -> "Verdict":
     verdict = chain.verify([])
     while True:
         page = client.get("/api/v1/audit", limit=PAGE, after=verdict.rows)
-        rows = msgspec.convert(page["data"], list[chain.Entry])
+        try:
+            rows = msgspec.convert(page["data"], list[chain.Entry])
+        except msgspec.ValidationError as error:
+            return verdict._replace(broken=f"a row after row {verdict.rows} is no row: {error}")
         verdict = chain.verify(rows, verdict)
         missing -= {row.hash for row in rows}
         if verdict.broken:
