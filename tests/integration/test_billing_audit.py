@@ -2,9 +2,8 @@
 
 import contextlib
 import json
+import os
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 
 import management
 from management import Management
+from tidegate_operator.cli.app import run
 
 MODEL = {
     "deployment": "d/m",
@@ -107,23 +107,39 @@ def test_what_fails_leaves_no_row(billing: Management) -> None:
     assert len(rows(billing)) == 1
 
 
-def tidegate(billing: Management, *arguments: str) -> tuple[int, str]:
-    """The command line on this billing: its exit status, and both of its outputs."""
-    done = subprocess.run(
-        [sys.executable, "-Ic", "from tidegate_operator.cli import main; raise SystemExit(main())",
-         *arguments],
-        env={"TIDEGATE_ADMIN_URL": billing.url, "TIDEGATE_ADMIN_TOKEN": management.ADMIN_TOKEN},
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout + done.stderr
+class CommandLine:
+    """`tidegate` on one billing, in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> tuple[int, str]:
+        """The exit status, and what was printed on both outputs."""
+        try:
+            status = run(list(arguments))
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+        shown = self._capsys.readouterr()
+        return status, shown.out + shown.err
 
 
-def test_tampering_with_the_database_is_found(billing: Management) -> None:
+@pytest.fixture
+def tidegate(
+    billing: Management, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> CommandLine:
+    for name in [name for name in os.environ if name.startswith("TIDEGATE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("TIDEGATE_ADMIN_URL", billing.url)
+    monkeypatch.setenv("TIDEGATE_ADMIN_TOKEN", management.ADMIN_TOKEN)
+    return CommandLine(capsys)
+
+
+def test_tampering_with_the_database_is_found(billing: Management, tidegate: CommandLine) -> None:
     for number in range(6):
         billing.post("/tenants", {"name": f"t{number}"})
     head = billing.get("/audit/head")["hash"]
-    assert tidegate(billing, "audit", "verify") == (0, f"OK 6 rows, head {head}\n")
-    status, shown = tidegate(billing, "audit", "verify", "--since-head", head, "--json")
+    assert tidegate("audit", "verify") == (0, f"OK 6 rows, head {head}\n")
+    status, shown = tidegate("audit", "verify", "--since-head", head, "--json")
     assert (status, json.loads(shown)["ok"]) == (0, True)
     raw = sqlite3.connect(billing.database, isolation_level=None)
     for statement in (
@@ -147,35 +163,35 @@ def test_tampering_with_the_database_is_found(billing: Management) -> None:
         raw.execute("DROP TABLE kept")
 
     with tampered("UPDATE audit SET actor = 'nobody' WHERE seq = 3"):
-        status, said = tidegate(billing, "audit", "verify")
+        status, said = tidegate("audit", "verify")
         assert (status, "row 3 was changed" in said) == (1, True)
     edit = """UPDATE audit SET after = replace("after", 'UTC', 'GMT') WHERE seq = 4"""
     with tampered(edit):
-        status, shown = tidegate(billing, "audit", "verify", "--json")
+        status, shown = tidegate("audit", "verify", "--json")
         broken = json.loads(shown.splitlines()[0])
         assert (status, broken["ok"], broken["rows"]) == (1, False, 3)
         assert "row 4 was changed" in broken["broken"]
     for text in ("x", "[]"):
         with tampered(f"UPDATE audit SET after = '{text}' WHERE seq = 4"):
-            assert "row 4 was changed" in tidegate(billing, "audit", "verify")[1]
+            assert "row 4 was changed" in tidegate("audit", "verify")[1]
     with tampered("UPDATE audit SET at = 'noon' WHERE seq = 4"):
-        status, said = tidegate(billing, "audit", "verify")
+        status, said = tidegate("audit", "verify")
         assert (status, said.count("\n"), "is no row" in said) == (1, 1, True)
     with tampered("DELETE FROM audit WHERE seq = 2"):
-        assert "row 2 is missing" in tidegate(billing, "audit", "verify")[1]
+        assert "row 2 is missing" in tidegate("audit", "verify")[1]
     with tampered(
         "UPDATE audit SET seq = 99 WHERE seq = 2",
         "UPDATE audit SET seq = 2 WHERE seq = 3",
         "UPDATE audit SET seq = 3 WHERE seq = 99",
     ):
-        assert "row 2 does not follow" in tidegate(billing, "audit", "verify")[1]
+        assert "row 2 does not follow" in tidegate("audit", "verify")[1]
     with tampered("DELETE FROM audit WHERE seq > 4"):
-        assert tidegate(billing, "audit", "verify")[0] == 0
-        status, said = tidegate(billing, "audit", "verify", "--since-head", head)
+        assert tidegate("audit", "verify")[0] == 0
+        status, said = tidegate("audit", "verify", "--since-head", head)
         assert status == 1
         assert "cut off" in said
-    assert tidegate(billing, "audit", "verify", "--since-head", head)[0] == 0
-    assert tidegate(billing, "audit", "verify", "--since-head", "xyz")[0] == 2
-    status, shown = tidegate(billing, "audit", "list", "--tenant", "t3", "--json")
+    assert tidegate("audit", "verify", "--since-head", head)[0] == 0
+    assert tidegate("audit", "verify", "--since-head", "xyz")[0] == 2
+    status, shown = tidegate("audit", "list", "--tenant", "t3", "--json")
     assert [row["object_id"] for row in json.loads(shown)["data"]] == ["t3"]
     raw.close()
