@@ -6,7 +6,7 @@ key row holds a digest and the first characters; the key itself is in the one an
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ from sqlalchemy import BigInteger, Connection, Row, bindparam, insert, or_, sele
 
 from tidegate_billing.links import KeyView
 from tidegate_billing.tables import API_KEY, TENANT
+from tidegate_billing.usage import Usage
 from tidegate_billing.who import audit, views
 from tidegate_billing.who.actor import SYSTEM
 from tidegate_billing.who.scopes import Limits
@@ -145,6 +146,15 @@ def key_view(row: "Row[Any]") -> KeyView:
 
 def _json(text: str | None, kind: Any) -> Any:
     return None if text is None else msgspec.json.decode(text, type=kind)
+
+
+def last_use(events: Iterable[Usage], now: int) -> dict[str, int]:
+    """When each key was last used, by what routers told; a clock that is ahead counts as now."""
+    seen: dict[str, int] = {}
+    for event in events:
+        at = min(max(event.started_at, event.finished_at), now)
+        seen[event.key_id] = max(at, seen.get(event.key_id, 0))
+    return seen
 
 
 def touch(connection: Connection, seen: Mapping[str, int]) -> None:

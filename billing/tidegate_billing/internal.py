@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from tidegate_billing import counters, pricebook
+from tidegate_billing import accounts, counters, pricebook
 from tidegate_billing import ingest as intake
 from tidegate_billing.ingest import Outcome
 from tidegate_billing.links import (
@@ -51,9 +51,13 @@ class Links:
             raise bad("first", "records must run from first to last, neither below 0")
         held = request.headers.get("x-journal-unacked", "0")
         unshipped = int(held) if held.isascii() and held.isdigit() and len(held) < 16 else 0
-        outcome = await self._service.database.write(
-            lambda connection: intake.ingest(connection, batch, unshipped)
-        )
+
+        def transaction(connection: Connection) -> Outcome:
+            outcome = intake.ingest(connection, batch, unshipped)
+            accounts.touch(connection, accounts.last_use(batch.events, now()))
+            return outcome
+
+        outcome = await self._service.database.write(transaction)
         self._report(batch, outcome)
         refused = [*outcome.conflicts, *outcome.malformed]
         return reply(UsageAck(acked=outcome.acked, conflicts=refused))
