@@ -309,7 +309,7 @@ def test_a_service_account_s_tokens_turn_and_end(billing: Management) -> None:
     assert [works(one["token"]) for one in (made, newer, newest)] == [False, False, True]
     assert billing.admin.patch("/api/v1" + path, json={"role": "owner"}).json()["role"] == "owner"
     with billing.bearer(newest["token"]) as itself:
-        refused(itself.delete("/api/v1" + path), 403, "forbidden")
+        refused(itself.delete("/api/v1" + path), 409, "own_account", "id")
     assert billing.admin.delete("/api/v1" + path).json()["disabled_at"] is not None
     assert not works(newest["token"])
     assert billing.get("/service-accounts", tenant="robots")["data"] == []

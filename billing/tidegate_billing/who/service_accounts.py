@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, insert, or_, select, update
 from starlette.responses import Response
 
 from tidegate_billing import keys
-from tidegate_billing.frame import Call, Done, Operation, Query, etag, forbidden, show
+from tidegate_billing.frame import Call, Done, Operation, Query, etag, show
 from tidegate_billing.web import ApiError, bad, reply
 from tidegate_billing.who import audit, organizations, reach, views
 from tidegate_billing.who.fields import Slug, Words, check_name
@@ -227,7 +227,7 @@ async def disable(call: Call) -> Response:
         row = _find(connection, call)
         call.check_match(row.revision)
         if row.id == call.actor.id:
-            raise forbidden(call.actor, "service_account.update")
+            raise ApiError(409, "own_account", "id: a service account can't end itself", "id")
         if row.disabled_at is None:
             row = _write(connection, call, row, {"disabled_at": call.at}, "disable")
         return Done(view(row), etag(row.revision))

@@ -49,7 +49,8 @@ async def make(call: Call) -> Response:
     _check(wanted)
     actor = call.actor
     if actor.tenant is not None:
-        raise forbidden(actor, "tenant.create")
+        allowed = "an account of the organization"
+        raise ApiError(403, "forbidden", f"an account of one tenant makes none; allowed: {allowed}")
 
     def transaction(connection: Connection) -> Done:
         name = DEFAULT if actor.role is None else actor.organization
