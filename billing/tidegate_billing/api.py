@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tidegate_billing import answers, frame, internal, invoice, ledger, openapi
+from tidegate_billing.database import DatabaseDown
 from tidegate_billing.frame import Call, Operation, Query
 from tidegate_billing.service import Service, conservation, log
 from tidegate_billing.web import MONTH, ApiError, bad, day, limit, reply
@@ -36,6 +37,7 @@ def build(service: Service) -> Starlette:
         ApiError: _api_error,
         HTTPException: _http_error,
         SQLAlchemyError: _database_error,
+        DatabaseDown: _database_error,
         500: _our_error,
     }
     routes = [*frame.routes(service, OPERATIONS), *internal.routes(service)]

@@ -22,7 +22,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from tidegate_billing import api, keys, ledger, metrics, service, settings
-from tidegate_billing.database import Database, sqlite_url
+from tidegate_billing.database import DatabaseError, connect, parse
 from tidegate_billing.service import Service, log
 from tidegate_billing.settings import SettingError
 from tidegate_billing.snapshot import Snapshots
@@ -48,16 +48,19 @@ class Settings:
     log_level: str
 
 
-def configure(values: Mapping[str, str]) -> Settings:
-    """Settings from what `settings.read` found. Raises SettingError."""
+def database_url(values: Mapping[str, str]) -> str:
+    """The database's URL, which may hold a secret. Raises SettingError."""
     data = settings.text(values, "DATA", "")
     url = settings.text(values, "DATABASE_URL", f"sqlite:///{data}/billing.db" if data else "")
     try:
-        url = sqlite_url(settings.required({"DATABASE_URL": url}, "DATABASE_URL"))
-    except SettingError:
-        raise
-    except ValueError as error:
+        parse(settings.required({"DATABASE_URL": url}, "DATABASE_URL"))
+    except DatabaseError as error:
         raise SettingError(f"{settings.PREFIX}DATABASE_URL: {error}") from error
+    return url
+
+
+def configure(values: Mapping[str, str]) -> Settings:
+    """Settings from what `settings.read` found. Raises SettingError."""
     try:
         peppers = keys.parse_peppers(settings.required(values, "KEY_PEPPER"))
     except SettingError:
@@ -70,7 +73,7 @@ def configure(values: Mapping[str, str]) -> Settings:
         ops_port=settings.port(values, "OPS_PORT", 9091),
         listen_fd=settings.integer(values, "LISTEN_FD", -1, 0, 1 << 20),
         ops_fd=settings.integer(values, "OPS_FD", -1, 0, 1 << 20),
-        database_url=url,
+        database_url=database_url(values),
         operator_url=settings.text(values, "OPERATOR_URL", ""),
         admin_token=settings.required(values, "ADMIN_TOKEN"),
         internal_token=settings.required(values, "INTERNAL_TOKEN"),
@@ -166,7 +169,7 @@ def operations(billing: Service) -> Starlette:
 async def serve(chosen: Settings, management: socket.socket, ops: socket.socket) -> None:
     """Serve on both sockets until SIGTERM or SIGINT; the database must be at HEAD."""
     billing = Service(
-        database=Database(chosen.database_url),
+        database=connect(chosen.database_url),
         # Milliseconds: a version of this life is past all versions of the last one.
         snapshots=Snapshots(version=service.now() // 1000),
         admin_token=chosen.admin_token,
@@ -196,7 +199,7 @@ async def serve(chosen: Settings, management: socket.socket, ops: socket.socket)
         )
     finally:
         expiring.cancel()
-        billing.database.close()
+        await billing.database.close()
     log.info("stopped")
 
 

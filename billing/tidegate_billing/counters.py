@@ -80,6 +80,7 @@ def _recorded(
     connection: Connection, with_truth: set[str], epochs: set[str] | None
 ) -> dict[str, _Rows]:
     """By epoch: sums of what is alike, or single attempts where their truth is known."""
+    # every tenant: an engine serves many, and only tokens come out
     settled = exists().where(
         _SETTLED.c.attempt_month == EVENT.c.attempt_month,
         _SETTLED.c.event_id == EVENT.c.attempt_id + ":settlement",

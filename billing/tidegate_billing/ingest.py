@@ -1,25 +1,70 @@
-"""Usage in: one batch is one transaction, and what is acknowledged is durable.
+"""Usage in: what is acknowledged is durable, and nothing is counted twice or thrown away.
 
 A batch may come any number of times, in any cut and order: an event that is known and equal is a
 no-op, one that is known and different is refused and told, and the rest of its batch goes in all
-the same, because a router can't ship past a batch that never succeeds. An event is rated in the
-transaction that keeps it. Without a price it is kept and parked: its amount is unknown, not zero.
+the same, because a router can't ship past a batch that never succeeds. What is refused is kept
+aside, whole. An event is rated, summed up and put on the outbox in the transaction that keeps it.
+Without a price it is kept and parked: its amount is unknown, not zero.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+import msgspec
+from sqlalchemy import Connection, insert, select, update
 
-from tidegate_billing import price, pricebook
+from tidegate_billing import bulk, money, partitions, price, pricebook, retention, rollup
+from tidegate_billing.entry import FIELDS, Rating
 from tidegate_billing.links import UsageBatch
 from tidegate_billing.pricebook import Version
-from tidegate_billing.tables import EVENT, JOURNAL
-from tidegate_billing.usage import Usage, attempt_day, attempt_time, digest
+from tidegate_billing.tables import EVENT, JOURNAL, PARKED, REFUSED
+from tidegate_billing.usage import Usage, attempt_time, day_of, digest, problem
 
-CHUNK = 500
-LARGEST = 2**53
-"""No count of tokens or microseconds is past this: JSON readers stay exact below it."""
+LARGEST_NANO = 10**15
+"""A single event that costs a million units has a wrong price: it is parked, not billed."""
+DERIVED = ("attempt_month", "event_id", "digest", "day")
+COLUMNS = (*FIELDS, *DERIVED, *Rating._fields)
+_UNRATED = (None,) * len(Rating._fields)
+
+
+class Prepared(NamedTuple):
+    """An event that may be kept, with what follows from it. `at`: milliseconds, from its id."""
+
+    event: Usage
+    at: int
+    month: str
+    day: str
+    event_id: str
+    digest: str
+
+
+class Delivery(NamedTuple):
+    """A batch as it is taken to the ledger. `unshipped`: records its router holds beyond it.
+
+    Most of the work on a batch needs no database and is done before (`prepare`): there is one
+    writer, and it has better things to do."""
+
+    journal: str
+    first: int
+    last: int
+    unshipped: int
+    good: list[Prepared]
+    malformed: list[tuple[Usage, str]]
+
+
+def prepare(batch: UsageBatch, unshipped: int = 0) -> Delivery:
+    """Sort a batch's events into those that can be kept and those that can't."""
+    delivery = Delivery(batch.journal, batch.first, batch.last, unshipped, [], [])
+    for event in batch.events:
+        wrong = problem(event)
+        if wrong is None:
+            at = attempt_time(event.attempt_id)
+            day = day_of(at)
+            delivery.good.append(Prepared(event, at, day[:7], day, event.event_id, digest(event)))
+        else:
+            delivery.malformed.append((event, wrong))
+    return delivery
 
 
 class Outcome(NamedTuple):
@@ -34,156 +79,195 @@ class Outcome(NamedTuple):
     parked: tuple[str, ...]
 
 
-def problem(event: Usage) -> str | None:
-    """Why an event can't be kept, or None."""
-    try:
-        attempt_time(event.attempt_id)
-    except ValueError:
-        return "attempt_id is not a UUIDv7"
-    if event.attempt_id != event.attempt_id.lower() or len(event.attempt_id) != 36:
-        return "attempt_id is not in the canonical form of a UUID"
-    counts = {
-        "prompt_tokens": event.prompt_tokens,
-        "cached_tokens": event.cached_tokens,
-        "completion_tokens": event.completion_tokens,
-        "reasoning_tokens": event.reasoning_tokens,
-        "started_at": event.started_at,
-        "finished_at": event.finished_at,
-        "price_version": event.price_version,
-        "version": event.version,
+@dataclass
+class Memory:
+    """What earlier transactions found that can't change. One that fails makes it void."""
+
+    series: rollup.Numbers = field(default_factory=dict)
+    versions: dict[int, Version] = field(default_factory=dict)
+    months: set[str] = field(default_factory=set)
+
+    def forget(self) -> None:
+        """Know nothing any more."""
+        self.series.clear()
+        self.versions.clear()
+        self.months.clear()
+
+
+@dataclass
+class _Sorted:
+    """One batch, sorted by what becomes of its events."""
+
+    fresh: list[Prepared] = field(default_factory=list)
+    conflicts: list[Usage] = field(default_factory=list)
+    malformed: list[tuple[Usage, str]] = field(default_factory=list)
+    replayed: int = 0
+
+
+def ingest(
+    connection: Connection, deliveries: Sequence[Delivery], memory: Memory, now: int
+) -> list[Outcome]:
+    """Keep batches, all or none; what became of each."""
+    batches = _sort(connection, deliveries)
+    fresh = [new for one in batches for new in one.fresh]
+    ratings = rate(connection, [new.event for new in fresh], memory)
+    _keep(connection, fresh, ratings, memory, now)
+    _set_aside(connection, deliveries, batches, now)
+    parked = {
+        new.event_id
+        for new, rating in zip(fresh, ratings, strict=True)
+        if new.event.billed and rating is None
     }
-    for name, count in counts.items():
-        if not 0 <= count <= LARGEST:
-            return f"{name} is {count}, not from 0 to {LARGEST}"
-    return None
-
-
-def ingest(connection: Connection, batch: UsageBatch, unshipped: int) -> Outcome:
-    """Keep a batch. `unshipped`: records its router holds beyond this batch."""
-    good = [event for event in batch.events if problem(event) is None]
-    malformed = tuple(event.event_id for event in batch.events if problem(event) is not None)
-    fresh, conflicts = _sift(connection, good)
-    rows = rate(connection, fresh)
-    for start in range(0, len(rows), CHUNK):
-        connection.execute(insert(EVENT), rows[start : start + CHUNK])
-    acked, gap = _mark(connection, batch, unshipped)
-    return Outcome(
-        acked=acked,
-        gap=gap,
-        added=len(rows),
-        replayed=len(good) - len(rows) - len(conflicts),
-        conflicts=tuple(conflicts),
-        malformed=malformed,
-        parked=tuple(
-            str(row["event_id"]) for row in rows if row["billed"] and row["amount"] is None
-        ),
-    )
-
-
-def _sift(connection: Connection, events: Sequence[Usage]) -> tuple[list[Usage], list[str]]:
-    """Events that are new, and the ids of those that contradict what is kept."""
-    known: dict[str, str] = {}
-    for start in range(0, len(events), CHUNK):
-        chunk = events[start : start + CHUNK]
-        found = connection.execute(
-            select(EVENT.c.event_id, EVENT.c.digest).where(
-                EVENT.c.attempt_month.in_({attempt_day(event.attempt_id)[:7] for event in chunk}),
-                EVENT.c.event_id.in_([event.event_id for event in chunk]),
+    outcomes = []
+    for delivery, one in zip(deliveries, batches, strict=True):
+        acked, gap = _mark(connection, delivery)
+        outcomes.append(
+            Outcome(
+                acked=acked,
+                gap=gap,
+                added=len(one.fresh),
+                replayed=one.replayed,
+                conflicts=tuple(event.event_id for event in one.conflicts),
+                malformed=tuple(event.event_id for event, _ in one.malformed),
+                parked=tuple(new.event_id for new in one.fresh if new.event_id in parked),
             )
         )
-        known.update((event_id, kept) for event_id, kept in found)
-    fresh: list[Usage] = []
-    conflicts: list[str] = []
-    for event in events:
-        content = digest(event)
-        kept = known.setdefault(event.event_id, "")
-        if not kept:
-            known[event.event_id] = content
-            fresh.append(event)
-        elif kept != content:
-            conflicts.append(event.event_id)
-    return fresh, conflicts
+    return outcomes
 
 
-def rate(connection: Connection, events: Sequence[Usage]) -> list[dict[str, object]]:
-    """The rows of new events, priced where their price is known."""
-    named = pricebook.versions(
-        connection, [event.price_version for event in events if event.billed]
-    )
-    rows = []
-    for event in events:
-        version = _version_of(connection, event, named) if event.billed else None
-        rows.append(_row(event, version))
-    return rows
+def _sort(connection: Connection, deliveries: Sequence[Delivery]) -> list[_Sorted]:
+    months = {new.month for delivery in deliveries for new in delivery.good}
+    gone = months & retention.retired(connection)
+    ids = [new.event_id for delivery in deliveries for new in delivery.good]
+    known = dict(bulk.digests(connection, months - gone, ids))
+    return [_sort_one(delivery, gone, known) for delivery in deliveries]
 
 
-def _version_of(connection: Connection, event: Usage, named: dict[int, Version]) -> Version | None:
+def _sort_one(delivery: Delivery, gone: set[str], known: dict[str, str]) -> _Sorted:
+    """`known`: the digests of what is kept; what is new is added."""
+    one = _Sorted(malformed=[*delivery.malformed])
+    for new in delivery.good:
+        kept = known.get(new.event_id)
+        if new.month in gone:
+            one.malformed.append((new.event, f"{new.month} has left the ledger"))
+        elif kept is None:
+            known[new.event_id] = new.digest
+            one.fresh.append(new)
+        elif kept == new.digest:
+            one.replayed += 1
+        else:
+            one.conflicts.append(new.event)
+    return one
+
+
+def rate(connection: Connection, events: Sequence[Usage], memory: Memory) -> list[Rating | None]:
+    """What each event costs; None where it isn't billed, or its price isn't known."""
+    billed = [event for event in events if event.billed]
+    named = {event.price_version for event in billed if event.price_version}
+    memory.versions.update(pricebook.versions(connection, named - memory.versions.keys()))
+    unnamed = {event.deployment for event in billed if not event.price_version}
+    history = pricebook.history(connection, unnamed)
+    return [
+        rating(event, _version_of(event, memory.versions, history)) if event.billed else None
+        for event in events
+    ]
+
+
+def _version_of(
+    event: Usage, named: dict[int, Version], history: dict[str, list[Version]]
+) -> Version | None:
     """The price an event was promised, else the one in force when its attempt began."""
     if event.price_version:
         version = named.get(event.price_version)
         right = version is not None and version.deployment == event.deployment
         return version if right else None
-    return pricebook.at(connection, event.deployment, attempt_time(event.attempt_id) * 1000)
+    when = attempt_time(event.attempt_id) * 1000
+    return pricebook.in_force(history.get(event.deployment, ()), when)
 
 
-def _row(event: Usage, version: Version | None) -> dict[str, object]:
-    day = attempt_day(event.attempt_id)
-    fields = {name: getattr(event, name) for name in Usage.__struct_fields__}
-    return {
-        **fields,
-        "attempt_month": day[:7],
-        "day": day,
-        "event_id": event.event_id,
-        "digest": digest(event),
-        **_rating(event, version),
-    }
-
-
-def _rating(event: Usage, version: Version | None) -> dict[str, object]:
+def rating(event: Usage, version: Version | None) -> Rating | None:
+    """What an event costs at a price; None: there is none that can be right."""
     if version is None or version.price is None:
-        return {"rated_version": None, "cached_billed": None, "amount": None, "currency": None}
+        return None
     quantities = price.split(event, version.price)
-    return {
-        "rated_version": version.version,
-        "cached_billed": quantities.cached_input,
-        "amount": price.plain(price.amount(quantities, version.price)),
-        "currency": version.price.currency,
-    }
+    nano, rest = money.halves(price.amount(quantities, version.price))
+    if nano >= LARGEST_NANO:
+        return None
+    return Rating(version.version, quantities.cached_input, nano, rest, version.price.currency)
 
 
-def _mark(connection: Connection, batch: UsageBatch, unshipped: int) -> tuple[int, int]:
+def _keep(
+    connection: Connection,
+    fresh: Sequence[Prepared],
+    ratings: Sequence[Rating | None],
+    memory: Memory,
+    now: int,
+) -> None:
+    """Write new events, their sums, and those that wait for a price."""
+    months = {new.month for new in fresh} - memory.months
+    partitions.ensure(connection, months)
+    memory.months |= months
+    rows = []
+    parked = []
+    totals: rollup.Totals = {}
+    for (event, at, month, day, event_id, content), rating in zip(fresh, ratings, strict=True):
+        values = msgspec.structs.astuple(event)
+        rows.append((*values, month, event_id, content, day, *(rating or _UNRATED)))
+        if event.kind == "settlement":
+            rollup.add(totals, event, at, rating)
+        if event.billed and rating is None:
+            parked.append((month, event_id, event.tenant, event.deployment))
+    bulk.insert_rows(connection, EVENT, COLUMNS, rows)
+    names = ("attempt_month", "event_id", "tenant", "deployment")
+    bulk.insert_rows(connection, PARKED, names, parked)
+    rollup.post(connection, totals, memory.series, now)
+
+
+def _set_aside(
+    connection: Connection, deliveries: Sequence[Delivery], batches: Sequence[_Sorted], now: int
+) -> None:
+    """Keep what is refused, once, for whoever has to find out."""
+    for delivery, one in zip(deliveries, batches, strict=True):
+        refused = [*one.malformed, *((event, "other content") for event in one.conflicts)]
+        for event, reason in refused:
+            _refuse(connection, delivery.journal, event, reason, now)
+
+
+def _refuse(connection: Connection, journal: str, event: Usage, reason: str, now: int) -> None:
+    content = digest(event)
+    event_id = event.event_id.replace("\0", "\\0")[:200]
+    known = connection.execute(
+        select(REFUSED.c.id).where(REFUSED.c.event_id == event_id, REFUSED.c.digest == content)
+    ).first()
+    if known is None:
+        body = msgspec.json.encode(event).decode()
+        connection.execute(
+            insert(REFUSED).values(
+                at=now,
+                journal=journal,
+                event_id=event_id,
+                digest=content,
+                reason=reason,
+                body=body,
+            )
+        )
+
+
+def _mark(connection: Connection, delivery: Delivery) -> tuple[int, int]:
     """Move the journal's high-water mark; the new mark, and how many records are missing."""
-    row = connection.execute(select(JOURNAL).where(JOURNAL.c.name == batch.journal)).first()
+    row = connection.execute(select(JOURNAL).where(JOURNAL.c.name == delivery.journal)).first()
     before = 0 if row is None else int(row.acked)
-    gap = max(0, batch.first - before - 1)
-    acked = max(before, batch.last)
-    values = {"acked": acked, "unshipped": unshipped}
+    gap = max(0, delivery.first - before - 1)
+    acked = max(before, delivery.last)
+    values = {"acked": acked, "unshipped": delivery.unshipped}
     if row is None:
-        connection.execute(insert(JOURNAL).values(name=batch.journal, gaps=int(gap > 0), **values))
+        connection.execute(
+            insert(JOURNAL).values(name=delivery.journal, gaps=int(gap > 0), **values)
+        )
     else:
         connection.execute(
             update(JOURNAL)
-            .where(JOURNAL.c.name == batch.journal)
+            .where(JOURNAL.c.name == delivery.journal)
             .values(gaps=row.gaps + int(gap > 0), **values)
         )
     return acked, gap
-
-
-def release(connection: Connection, deployments: Sequence[str]) -> int:
-    """Rate parked events whose price is known by now; how many that were."""
-    parked = connection.execute(
-        select(EVENT).where(
-            EVENT.c.billed, EVENT.c.amount.is_(None), EVENT.c.deployment.in_(deployments)
-        )
-    ).all()
-    rated = []
-    for row in parked:
-        event = Usage(**{name: getattr(row, name) for name in Usage.__struct_fields__})
-        named = pricebook.versions(connection, [event.price_version])
-        rating = _rating(event, _version_of(connection, event, named))
-        if rating["amount"] is not None:
-            rated.append({"row": row.id, **rating})
-    if rated:
-        statement = update(EVENT).where(EVENT.c.id == bindparam("row"))
-        connection.execute(statement, rated)
-    return len(rated)

@@ -6,9 +6,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from tidegate_billing import accounts, counters, pricebook
-from tidegate_billing import ingest as intake
-from tidegate_billing.ingest import Outcome
+from tidegate_billing import adjust, counters, pricebook
+from tidegate_billing.ingest import Outcome, prepare
 from tidegate_billing.links import (
     EngineCounters,
     ModelPricing,
@@ -18,6 +17,7 @@ from tidegate_billing.links import (
 )
 from tidegate_billing.pricebook import Applied
 from tidegate_billing.service import Service, log, now, rebalance
+from tidegate_billing.usage import LARGEST
 from tidegate_billing.web import ApiError, bad, body, guarded, only, reply
 
 NAME_LENGTH = 200
@@ -47,17 +47,11 @@ class Links:
         batch = await body(request, UsageBatch)
         if not 1 <= len(batch.journal) <= NAME_LENGTH:
             raise bad("journal", f"is not a name; allowed: 1 to {NAME_LENGTH} characters")
-        if not 0 <= batch.first <= batch.last + 1 <= intake.LARGEST:
+        if not 0 <= batch.first <= batch.last + 1 <= LARGEST:
             raise bad("first", "records must run from first to last, neither below 0")
         held = request.headers.get("x-journal-unacked", "0")
         unshipped = int(held) if held.isascii() and held.isdigit() and len(held) < 16 else 0
-
-        def transaction(connection: Connection) -> Outcome:
-            outcome = intake.ingest(connection, batch, unshipped)
-            accounts.touch(connection, accounts.last_use(batch.events, now()))
-            return outcome
-
-        outcome = await self._service.database.write(transaction)
+        outcome = await self._service.intake.keep(prepare(batch, unshipped))
         self._report(batch, outcome)
         refused = [*outcome.conflicts, *outcome.malformed]
         return reply(UsageAck(acked=outcome.acked, conflicts=refused))
@@ -115,9 +109,10 @@ class Links:
             raise bad("deployment", "a deployment is listed twice; allowed: once")
 
         def transaction(connection: Connection) -> tuple[Applied, int]:
-            applied = pricebook.apply(connection, models, now())
+            at = now()
+            applied = pricebook.apply(connection, models, at)
             changed = [view.deployment for view in applied.changed if view.version]
-            return applied, intake.release(connection, changed) if changed else 0
+            return applied, adjust.release(connection, changed, at) if changed else 0
 
         applied, released = await self._service.database.write(transaction)
         if released:

@@ -6,16 +6,10 @@ the rounded lines, so that what is printed adds up.
 """
 
 from collections.abc import Iterable
-from decimal import ROUND_HALF_EVEN, Decimal
 from typing import NamedTuple
 
-from tidegate_billing import price
-from tidegate_billing.price import EXACT, Price, Quantities
-
-NO_MINOR = frozenset(
-    "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split()  # noqa: SIM905 - a list of codes reads as one line
-)
-THREE_MINOR = frozenset(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"])
+from tidegate_billing import money, price
+from tidegate_billing.price import Price, Quantities
 
 
 class Rated(NamedTuple):
@@ -27,14 +21,14 @@ class Rated(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One line of an invoice; `kind` is input, cached_input or output."""
+    """One line of an invoice; `kind` is input, cached_input or output. Money is in atto."""
 
     model: str
     kind: str
     quantity: int
-    unit_price: Decimal
-    exact: Decimal
-    rounded: Decimal
+    unit_price: int
+    exact: int
+    rounded: int
 
 
 class Invoice(NamedTuple):
@@ -44,24 +38,12 @@ class Invoice(NamedTuple):
     period: str
     currency: str
     lines: tuple[Line, ...]
-    total: Decimal
-
-
-def exponent(currency: str) -> int:
-    """How many decimals a currency's smallest unit has (ISO 4217)."""
-    if currency in NO_MINOR:
-        return 0
-    return 3 if currency in THREE_MINOR else 2
-
-
-def rounded(value: Decimal, currency: str) -> Decimal:
-    """A value in whole smallest units of its currency, half to even."""
-    return value.quantize(Decimal(1).scaleb(-exponent(currency)), rounding=ROUND_HALF_EVEN)
+    total: int
 
 
 def build(tenant: str, period: str, currency: str, usage: Iterable[Rated]) -> Invoice:
     """The invoice over all usage that is rated in `currency`."""
-    quantities: dict[tuple[str, str, Decimal], int] = {}
+    quantities: dict[tuple[str, str, int], int] = {}
     for rated in usage:
         if rated.price.currency != currency:
             continue
@@ -76,13 +58,11 @@ def build(tenant: str, period: str, currency: str, usage: Iterable[Rated]) -> In
         )
         if quantity
     )
-    total = Decimal(0).scaleb(-exponent(currency))
-    for line in lines:
-        total = EXACT.add(total, line.rounded)
+    total = sum(line.rounded for line in lines)
     return Invoice(tenant, period, currency, lines, total)
 
 
-def _kinds(rated: Rated) -> list[tuple[str, int, Decimal]]:
+def _kinds(rated: Rated) -> list[tuple[str, int, int]]:
     cached = rated.price.cached_input
     return [
         ("input", rated.quantities.input, rated.price.input),
@@ -95,9 +75,9 @@ def _kinds(rated: Rated) -> list[tuple[str, int, Decimal]]:
     ]
 
 
-def _line(model: str, kind: str, quantity: int, unit: Decimal, currency: str) -> Line:
-    exact = price.product(quantity, unit)
-    return Line(model, kind, quantity, unit, exact, rounded(exact, currency))
+def _line(model: str, kind: str, quantity: int, unit: int, currency: str) -> Line:
+    exact = quantity * unit
+    return Line(model, kind, quantity, unit, exact, money.rounded(exact, currency))
 
 
 def as_json(invoice: Invoice) -> dict[str, object]:
@@ -111,11 +91,11 @@ def as_json(invoice: Invoice) -> dict[str, object]:
                 "model": line.model,
                 "kind": line.kind,
                 "quantity": line.quantity,
-                "unit_price_per_million": price.plain(line.unit_price),
-                "amount_exact": price.plain(line.exact),
-                "amount": format(line.rounded, "f"),
+                "unit_price_per_million": price.per_million(line.unit_price),
+                "amount_exact": money.plain(line.exact),
+                "amount": money.printed(line.rounded, invoice.currency),
             }
             for line in invoice.lines
         ],
-        "total": format(invoice.total, "f"),
+        "total": money.printed(invoice.total, invoice.currency),
     }

@@ -1,41 +1,60 @@
 """Questions to the ledger: usage, invoices and single events.
 
-Amounts are never summed in SQL, whose numbers are not exact: tokens are summed by price version,
-and money is computed from the sums. That equals the sum over events, because a price is linear.
+Usage and invoices read the rollups only (`rollup`), whose amounts SQL can sum exactly (`money`). An
+event shows what it costs now: its first rating, or what its newest adjustment says.
 """
 
-from collections.abc import Collection, Iterator
-from decimal import Decimal
-from typing import NamedTuple
+import datetime as dt
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, func, select
+from sqlalchemy import Connection, Select, func, select
 
-from tidegate_billing import price, pricebook
+from tidegate_billing import adjust, money, pricebook
 from tidegate_billing.invoice import Rated
-from tidegate_billing.price import Price, Quantities
-from tidegate_billing.tables import EVENT, JOURNAL
+from tidegate_billing.price import Quantities
+from tidegate_billing.rollup import EPOCH
+from tidegate_billing.tables import EVENT, JOURNAL, PARKED, ROLLUP_DAY, SERIES
+from tidegate_billing.usage import attempt_month
 
 DIMENSIONS = ("model", "key", "day")
-_COLUMN = {"model": EVENT.c.model, "key": EVENT.c.key_id, "day": EVENT.c.day}
-_ON_INVOICES = and_(
-    EVENT.c.kind == "settlement", EVENT.c.billed, EVENT.c.rated_version.is_not(None)
+_COLUMN = {"model": SERIES.c.model, "key": SERIES.c.key_id, "day": ROLLUP_DAY.c.bucket}
+_SUMMED = (
+    "requests",
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "reasoning_tokens",
+    "amount_nano",
+    "amount_atto",
 )
-EVENT_FIELDS = (
-    "event_id attempt_id request_id kind tenant project key_id model adapter billed reason source"
-    " outcome prompt_tokens cached_tokens completion_tokens reasoning_tokens amount currency"
-    " started_at finished_at deployment replica client_request_id endpoint price_version"
-)
-
-
-class _Sums(NamedTuple):
-    group: tuple[str, ...]
-    version: int
-    requests: int
-    prompt: int
-    cached: int
-    completion: int
-    reasoning: int
-    cached_billed: int
+EVENT_FIELDS = [
+    "event_id",
+    "attempt_id",
+    "request_id",
+    "kind",
+    "tenant",
+    "project",
+    "key_id",
+    "model",
+    "adapter",
+    "billed",
+    "reason",
+    "source",
+    "outcome",
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "reasoning_tokens",
+    "started_at",
+    "finished_at",
+    "deployment",
+    "replica",
+    "client_request_id",
+    "endpoint",
+    "price_version",
+]
+_RATING = "attempt_month rated_version cached_billed amount_nano amount_atto currency".split()  # noqa: SIM905 - as above
 
 
 class EventFilter(NamedTuple):
@@ -47,34 +66,32 @@ class EventFilter(NamedTuple):
     reason: str | None = None
 
 
-def _sums(
-    connection: Connection, group: list[ColumnElement[str]], where: ColumnElement[bool]
-) -> Iterator[_Sums]:
-    sums = [
-        func.count(),
-        func.sum(EVENT.c.prompt_tokens),
-        func.sum(EVENT.c.cached_tokens),
-        func.sum(EVENT.c.completion_tokens),
-        func.sum(EVENT.c.reasoning_tokens),
-        func.sum(EVENT.c.cached_billed),
-    ]
-    query = (
-        select(EVENT.c.rated_version, *sums, *group)
-        .where(_ON_INVOICES, where)
-        .group_by(EVENT.c.rated_version, *group)
+def _billed(tenant: str, first: str, last: str, columns: list[Any]) -> "Select[Any]":
+    """Columns of a tenant's billed and rated days, from `first` to `last`, both included."""
+    return (
+        select(*columns)
+        .join_from(SERIES, ROLLUP_DAY, ROLLUP_DAY.c.series == SERIES.c.id)
+        .where(
+            SERIES.c.tenant == tenant,
+            SERIES.c.billed,
+            SERIES.c.rated_version > 0,
+            ROLLUP_DAY.c.bucket.between(day_number(first), day_number(last)),
+        )
     )
-    for row in connection.execute(query):
-        version, *numbers = (int(value) for value in row[:7])
-        yield _Sums(tuple(row[7:]), version, *numbers)
 
 
-def _quantities(sums: _Sums) -> Quantities:
-    return Quantities(sums.prompt - sums.cached_billed, sums.cached_billed, sums.completion)
+def _sum(name: str) -> Any:
+    return func.sum(ROLLUP_DAY.c[name]).label(name)
 
 
-def _prices(connection: Connection, sums: list[_Sums]) -> dict[int, Price]:
-    found = pricebook.versions(connection, {one.version for one in sums})
-    return {number: one.price for number, one in found.items() if one.price is not None}
+def day_number(day: str) -> int:
+    """Days since the epoch of `YYYY-MM-DD`."""
+    return (dt.date.fromisoformat(day) - EPOCH).days
+
+
+def day_text(number: int) -> str:
+    """`YYYY-MM-DD` of days since the epoch."""
+    return (EPOCH + dt.timedelta(days=number)).isoformat()
 
 
 def usage(
@@ -82,56 +99,51 @@ def usage(
 ) -> list[dict[str, object]]:
     """Billed usage from day `first` to day `last`, both included, grouped by some DIMENSIONS."""
     chosen = [name for name in DIMENSIONS if name in by]
-    where = and_(
-        EVENT.c.tenant == tenant,
-        EVENT.c.attempt_month.between(first[:7], last[:7]),
-        EVENT.c.day.between(first, last),
-    )
-    sums = list(_sums(connection, [_COLUMN[name] for name in chosen], where))
-    prices = _prices(connection, sums)
-    totals: dict[tuple[tuple[str, ...], str], list[_Sums]] = {}
-    for one in sums:
-        totals.setdefault((one.group, prices[one.version].currency), []).append(one)
-    rows = []
-    for (group, currency), parts in sorted(totals.items()):
-        named = dict(zip(chosen, group, strict=True))
-        rows.append(_usage_row(named, currency, parts, prices))
-    return rows
+    group = [*(_COLUMN[name] for name in chosen), SERIES.c.currency]
+    query = _billed(tenant, first, last, [*group, *(_sum(name) for name in _SUMMED)])
+    # A series that was rated and later re-rated is left with nothing in it.
+    query = query.group_by(*group).order_by(*group).having(_sum("requests") != 0)
+    return [_usage_row(chosen, row) for row in connection.execute(query)]
 
 
-def _usage_row(
-    named: dict[str, str], currency: str, parts: list[_Sums], prices: dict[int, Price]
-) -> dict[str, object]:
-    cost = Decimal(0)
-    for part in parts:
-        cost = price.add(cost, price.amount(_quantities(part), prices[part.version]))
+def _usage_row(chosen: list[str], row: Any) -> dict[str, object]:
+    named = dict(zip(chosen, row, strict=False))
+    day = named.get("day")
     return {
         "model": named.get("model"),
         "key_id": named.get("key"),
-        "day": named.get("day"),
-        "requests": sum(part.requests for part in parts),
-        "prompt_tokens": sum(part.prompt for part in parts),
-        "cached_tokens": sum(part.cached for part in parts),
-        "completion_tokens": sum(part.completion for part in parts),
-        "reasoning_tokens": sum(part.reasoning for part in parts),
-        "amount_exact": price.plain(cost),
-        "currency": currency,
+        "day": None if day is None else day_text(day),
+        **{name: int(getattr(row, name)) for name in _SUMMED[:5]},
+        "amount_exact": money.plain(money.whole(int(row.amount_nano), int(row.amount_atto))),
+        "currency": row.currency,
     }
 
 
 def rated(connection: Connection, tenant: str, month: str) -> list[Rated]:
     """What a tenant's invoice for `month` (`YYYY-MM`) is made of."""
-    where = and_(EVENT.c.tenant == tenant, EVENT.c.attempt_month == month)
-    sums = list(_sums(connection, [EVENT.c.model], where))
-    prices = _prices(connection, sums)
-    return [Rated(one.group[0], prices[one.version], _quantities(one)) for one in sums]
+    first = dt.date.fromisoformat(month + "-01")
+    last = (first + dt.timedelta(days=31)).replace(day=1) - dt.timedelta(days=1)
+    group = [SERIES.c.model, SERIES.c.rated_version]
+    sums = [_sum(name) for name in ("prompt_tokens", "cached_billed", "completion_tokens")]
+    query = _billed(tenant, first.isoformat(), last.isoformat(), [*group, *sums])
+    rows = connection.execute(query.group_by(*group).order_by(*group)).all()
+    prices = pricebook.versions(connection, {row.rated_version for row in rows})
+    found = []
+    for row in rows:
+        price = prices[row.rated_version].price
+        assert price is not None  # nothing is rated by a version without a price
+        cached = int(row.cached_billed)
+        quantities = Quantities(int(row.prompt_tokens) - cached, cached, int(row.completion_tokens))
+        found.append(Rated(row.model, price, quantities))
+    return found
 
 
 def parked(connection: Connection, tenant: str | None = None) -> int:
     """How many billed events wait for a price."""
-    query = select(func.count()).select_from(EVENT).where(EVENT.c.billed, EVENT.c.amount.is_(None))
+    # every tenant: the platform's own count, unless one is named
+    query = select(func.count()).select_from(PARKED)
     if tenant is not None:
-        query = query.where(EVENT.c.tenant == tenant)
+        query = query.where(PARKED.c.tenant == tenant)
     return int(connection.execute(query).scalar_one())
 
 
@@ -144,20 +156,35 @@ def events(
     connection: Connection, which: EventFilter, *, limit: int, after: str | None
 ) -> list[dict[str, object]] | None:
     """Events in the order they came; None: no event is `after`."""
-    columns = [EVENT.c[name] for name in EVENT_FIELDS.split()]
+    # every tenant: for the platform's operators, unless one is named
+    columns = [EVENT.c[name] for name in (*EVENT_FIELDS, *_RATING)]
     query = select(*columns).where(EVENT.c.kind == which.kind).order_by(EVENT.c.id).limit(limit)
     for name in ("tenant", "request_id", "reason"):
         value = getattr(which, name)
         if value is not None:
             query = query.where(EVENT.c[name] == value)
     if after is not None:
-        seen = connection.execute(select(EVENT.c.id).where(EVENT.c.event_id == after)).scalar()
+        try:
+            month = attempt_month(after.partition(":")[0])
+        except ValueError:
+            return None
+        seen = connection.execute(
+            select(EVENT.c.id).where(EVENT.c.attempt_month == month, EVENT.c.event_id == after)
+        ).scalar()
         if seen is None:
             return None
         query = query.where(EVENT.c.id > seen)
+    rows = connection.execute(query).all()
+    costs = adjust.ratings(connection, rows)
     listed = []
-    for row in connection.execute(query):
-        shown = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented way to a dict
-        shown["amount_exact"] = shown.pop("amount")
-        listed.append(shown)
+    for row in rows:
+        cost = costs.get(row.event_id)
+        exact = None if cost is None else money.whole(cost.amount_nano, cost.amount_atto)
+        listed.append(
+            {
+                **{name: getattr(row, name) for name in EVENT_FIELDS},
+                "amount_exact": None if exact is None else money.plain(exact),
+                "currency": None if cost is None else cost.currency,
+            }
+        )
     return listed

@@ -5,7 +5,7 @@ else to be rated. A deployment that loses its price gets a version without one: 
 usage is parked, and never silently billed at the old price or at zero.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -39,32 +39,48 @@ class Applied(NamedTuple):
 def _version(row: "Row[tuple[object, ...]]") -> Version:
     found = None
     if row.currency:
+        cached = row.cached_input_per_million
         found = Price(
             row.currency,
-            price.EXACT.create_decimal(row.input_per_million),
-            price.EXACT.create_decimal(row.output_per_million),
-            None
-            if row.cached_input_per_million is None
-            else price.EXACT.create_decimal(row.cached_input_per_million),
+            price.per_token(row.input_per_million),
+            price.per_token(row.output_per_million),
+            None if cached is None else price.per_token(cached),
         )
     return Version(row.version, row.deployment, row.effective_from, found)
 
 
 def versions(connection: Connection, numbers: Iterable[int]) -> dict[int, Version]:
     """The versions that exist among `numbers`."""
-    rows = connection.execute(select(PRICE).where(PRICE.c.version.in_(sorted(set(numbers)))))
+    wanted = sorted(set(numbers))
+    if not wanted:
+        return {}
+    rows = connection.execute(select(PRICE).where(PRICE.c.version.in_(wanted)))
     return {row.version: _version(row) for row in rows}
+
+
+def history(connection: Connection, deployments: Collection[str]) -> dict[str, list[Version]]:
+    """Every version of some deployments, in the order in which they came into force."""
+    found: dict[str, list[Version]] = {}
+    if deployments:
+        rows = connection.execute(
+            select(PRICE)
+            .where(PRICE.c.deployment.in_(sorted(deployments)))
+            .order_by(PRICE.c.effective_from, PRICE.c.version)
+        )
+        for row in rows:
+            found.setdefault(row.deployment, []).append(_version(row))
+    return found
+
+
+def in_force(versions: Sequence[Version], when: int) -> Version | None:
+    """The one of a deployment's versions, in their order, that is in force at `when`."""
+    begun = [version for version in versions if version.effective_from <= when]
+    return begun[-1] if begun else None
 
 
 def at(connection: Connection, deployment: str, when: int) -> Version | None:
     """The version in force for a deployment at `when` (microseconds)."""
-    row = connection.execute(
-        select(PRICE)
-        .where(PRICE.c.deployment == deployment, PRICE.c.effective_from <= when)
-        .order_by(PRICE.c.effective_from.desc(), PRICE.c.version.desc())
-        .limit(1)
-    ).first()
-    return None if row is None else _version(row)
+    return in_force(history(connection, [deployment]).get(deployment, ()), when)
 
 
 def views(connection: Connection, now: int) -> list[PriceView]:
@@ -193,9 +209,9 @@ def _add(connection: Connection, deployment: str, wanted: Price | None, now: int
         insert(PRICE).values(
             deployment=deployment,
             currency=wanted.currency if wanted else "",
-            input_per_million=price.plain(wanted.input) if wanted else "",
-            output_per_million=price.plain(wanted.output) if wanted else "",
-            cached_input_per_million=None if cached is None else price.plain(cached),
+            input_per_million=price.per_million(wanted.input) if wanted else "",
+            output_per_million=price.per_million(wanted.output) if wanted else "",
+            cached_input_per_million=None if cached is None else price.per_million(cached),
             effective_from=now,
         )
     )

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from tidegate_billing import accounts, counters, pricebook
 from tidegate_billing.database import Database
+from tidegate_billing.intake import Intake
 from tidegate_billing.links import EngineCounters
 from tidegate_billing.metrics import Metrics
 from tidegate_billing.reconcile import Balance
@@ -43,6 +44,11 @@ class Service:
     operator_url: str = ""
     metrics: Metrics = field(default_factory=Metrics)
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    intake: Intake = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Usage goes into the same database."""
+        object.__setattr__(self, "intake", Intake(self.database, now))
 
 
 async def load(service: Service) -> None:

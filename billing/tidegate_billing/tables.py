@@ -1,17 +1,15 @@
 """The tables, as SQLModel declares them; `migrations/` builds them, and a test compares the two.
 
-Times are microseconds since the epoch, amounts exact decimal strings. `event` is append-only and
-triggers hold it to that: a row is never deleted, and the only change it takes is the filling in,
-once, of the price of an event that came before its price was known.
+Times are microseconds since the epoch; an amount is two columns (`money.halves`). `event` and
+`adjustment` are append-only and triggers hold them to that. On PostgreSQL `event` is partitioned by
+`attempt_month`. `series` and the rollups are projections of those two: they can be emptied and
+rebuilt (`rollup.rebuild`).
 """
 
-from sqlalchemy import BigInteger, Column, Index, Integer, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, Column, Index, Integer, Table, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from tidegate_billing.who.tables import revision, words
-
-PARKED = text("billed AND amount IS NULL")
-"""Billed, but by a price that was not known: never in an invoice until it is."""
 
 ID = BigInteger().with_variant(Integer, "sqlite")
 
@@ -22,6 +20,10 @@ def _serial() -> Column[int]:
 
 def _count() -> Column[int]:
     return Column(BigInteger, nullable=False)
+
+
+def _maybe() -> Column[int]:
+    return Column(BigInteger, nullable=True)
 
 
 class Tenant(SQLModel, table=True):
@@ -104,14 +106,16 @@ class Price(SQLModel, table=True):
 
 
 class Event(SQLModel, table=True):
-    """The ledger: one row an event, kept once under (attempt_month, event_id)."""
+    """The ledger: one row an event, kept once under (attempt_month, event_id).
+
+    `rated_version`, `cached_billed` and the amount are its first rating; empty where no price was
+    known, or where it isn't billed."""
 
     __table_args__ = (
         UniqueConstraint("attempt_month", "event_id"),
-        Index("ix_event_tenant_month", "tenant", "attempt_month"),
+        Index("ix_event_tenant", "tenant", "id"),
         Index("ix_event_request", "request_id"),
         Index("ix_event_replica", "replica"),
-        Index("ix_event_parked", "deployment", sqlite_where=PARKED, postgresql_where=PARKED),
         {"sqlite_autoincrement": True},
     )
     id: int | None = Field(default=None, sa_column=_serial())
@@ -144,10 +148,129 @@ class Event(SQLModel, table=True):
     billed: bool
     reason: str
     version: int
-    rated_version: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
-    cached_billed: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
-    amount: str | None = None
+    rated_version: int | None = Field(default=None, sa_column=_maybe())
+    cached_billed: int | None = Field(default=None, sa_column=_maybe())
+    amount_nano: int | None = Field(default=None, sa_column=_maybe())
+    amount_atto: int | None = Field(default=None, sa_column=_maybe())
     currency: str | None = None
+
+
+class Parked(SQLModel, table=True):
+    """A queue: billed events that no price was known for yet. Never in an invoice until it is."""
+
+    attempt_month: str = Field(primary_key=True)
+    event_id: str = Field(primary_key=True)
+    tenant: str = Field(index=True)
+    deployment: str = Field(index=True)
+
+
+class Adjustment(SQLModel, table=True):
+    """What an event costs from here on, instead of what was said before. The newest one counts.
+
+    Version and amount `before` are empty where the event was parked."""
+
+    __table_args__ = (
+        Index("ix_adjustment_event", "attempt_month", "event_id"),
+        Index("ix_adjustment_tenant", "tenant", "id"),
+        {"sqlite_autoincrement": True},
+    )
+    id: int | None = Field(default=None, sa_column=_serial())
+    attempt_month: str
+    event_id: str
+    tenant: str
+    posted_at: int = Field(sa_column=_count())
+    reason: str
+    actor: str
+    note: str
+    before_version: int | None = Field(default=None, sa_column=_maybe())
+    before_cached: int | None = Field(default=None, sa_column=_maybe())
+    before_nano: int | None = Field(default=None, sa_column=_maybe())
+    before_atto: int | None = Field(default=None, sa_column=_maybe())
+    before_currency: str | None = None
+    after_version: int = Field(sa_column=_count())
+    after_cached: int = Field(sa_column=_count())
+    after_nano: int = Field(sa_column=_count())
+    after_atto: int = Field(sa_column=_count())
+    after_currency: str
+
+
+class Refused(SQLModel, table=True):
+    """An event that could not be kept, whole, with the reason: nothing is thrown away."""
+
+    __table_args__ = (UniqueConstraint("event_id", "digest"), {"sqlite_autoincrement": True})
+    id: int | None = Field(default=None, sa_column=_serial())
+    at: int = Field(sa_column=_count())
+    journal: str
+    event_id: str
+    digest: str
+    reason: str
+    body: str
+
+
+class Retired(SQLModel, table=True):
+    """A month that has left the ledger (`retention`)."""
+
+    month: str = Field(primary_key=True)
+    at: int = Field(sa_column=_count())
+    events: int = Field(sa_column=_count())
+
+
+class Series(SQLModel, table=True):
+    """One combination of everything that usage is grouped by; rollups refer to its number.
+
+    `identity` is a digest of all of it, because an index over ten texts may be too long.
+    `rated_version` 0 and no currency: not rated."""
+
+    __table_args__ = {"sqlite_autoincrement": True}
+    id: int | None = Field(default=None, sa_column=_serial())
+    identity: str = Field(unique=True)
+    tenant: str = Field(index=True)
+    project: str
+    key_id: str
+    model: str
+    deployment: str
+    adapter: str
+    endpoint: str
+    billed: bool
+    rated_version: int = Field(sa_column=_count())
+    currency: str
+
+
+class Sheet(SQLModel, table=True):
+    """A numbered sheet of the outbox. Usage goes on the newest one until it is sealed."""
+
+    __table_args__ = {"sqlite_autoincrement": True}
+    id: int | None = Field(default=None, sa_column=_serial())
+    opened_at: int = Field(sa_column=_count())
+    sealed_at: int | None = Field(default=None, sa_column=_maybe())
+    sent_at: int | None = Field(default=None, sa_column=_maybe())
+
+
+SUMS = (
+    "requests",
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "reasoning_tokens",
+    "cached_billed",
+    "amount_nano",
+    "amount_atto",
+)
+"""What a projection adds up, in the order of its columns."""
+
+
+def _projection(name: str, bucket: str) -> Table:
+    """Sums by series and bucket. No row number: the key is the table."""
+    keys = [
+        Column(key, BigInteger, primary_key=True, autoincrement=False) for key in ("series", bucket)
+    ]
+    return Table(
+        name,
+        SQLModel.metadata,
+        *keys,
+        *[Column(s, BigInteger, nullable=False) for s in SUMS],
+        sqlite_with_rowid=False,
+    )
 
 
 class Journal(SQLModel, table=True):
@@ -182,3 +305,14 @@ PRICE = METADATA.tables["price"]
 EVENT = METADATA.tables["event"]
 JOURNAL = METADATA.tables["journal"]
 COUNTERS = METADATA.tables["counters"]
+PARKED = METADATA.tables["parked"]
+ADJUSTMENT = METADATA.tables["adjustment"]
+REFUSED = METADATA.tables["refused"]
+RETIRED = METADATA.tables["retired"]
+SERIES = METADATA.tables["series"]
+SHEET = METADATA.tables["sheet"]
+ROLLUP_MINUTE = _projection("rollup_minute", "bucket")
+ROLLUP_HOUR = _projection("rollup_hour", "bucket")
+ROLLUP_DAY = _projection("rollup_day", "bucket")
+OUTBOX = _projection("outbox", "sheet")
+"""Buckets are minutes, hours and days since the epoch, of when the attempt was made."""

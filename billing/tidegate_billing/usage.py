@@ -5,16 +5,40 @@ An attempt is one try of one request at one engine. It has exactly one settlemen
 from the payload, so that a replayed event always meets its first copy under the same unique key.
 """
 
+import functools
 import hashlib
 import random
+import re
 import time
 from typing import Final, Literal
-from uuid import UUID
 
 import msgspec
 
 _RANDOM: Final = random.Random()  # noqa: S311 - ids must be unique, not secret
 """Seeded by the system once; a system call per id would cost more than all the rest of it."""
+
+_UUID7: Final = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII
+)
+DAY_MS: Final = 86_400_000
+LAST_ID: Final = "e677d21f-dc00"
+"""The first millisecond of the year 10000, as a UUIDv7 begins with it."""
+MOST_TOKENS: Final = 10**12
+"""No attempt has more; millions of such attempts still sum up in 64 bits."""
+LARGEST: Final = 2**53
+"""No other number is past this: JSON readers stay exact below it."""
+LONGEST: Final = 600
+"""Characters of a text: databases index some of them, and have limits."""
+MOST_VERSION: Final = 10**6
+_NUMBERS: Final = (
+    (("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens"), MOST_TOKENS),
+    (("started_at", "finished_at", "price_version"), LARGEST),
+    (("version",), MOST_VERSION),
+)
+_TEXTS: Final = (
+    *("request_id", "tenant", "project", "key_id", "model", "deployment", "endpoint"),
+    *("replica", "client_request_id", "adapter", "reason"),
+)
 
 Kind = Literal["attempt", "settlement", "orphan"]
 Source = Literal["engine", "partial", "estimated", "none"]
@@ -76,19 +100,72 @@ def uuid7(now_ns: int | None = None) -> str:
 def attempt_time(attempt_id: str) -> int:
     """When an attempt was made, in milliseconds since the epoch, from its id alone.
 
-    Raises ValueError where the id is not a UUIDv7.
+    Raises ValueError where the id is not a UUIDv7 in its canonical form.
     """
-    value = UUID(attempt_id)
-    if value.version != 7:
-        raise ValueError(f"attempt id {attempt_id!r} is not a UUIDv7")
-    return value.int >> 80
+    if not _UUID7.fullmatch(attempt_id):
+        raise ValueError(f"attempt id {attempt_id[:80]!r} is not a UUIDv7")
+    return int(attempt_id[:8] + attempt_id[9:13], 16)
+
+
+def day_of(milliseconds: int) -> str:
+    """The day (UTC, `YYYY-MM-DD`) of a time in milliseconds since the epoch."""
+    return _day(milliseconds // DAY_MS)
+
+
+@functools.lru_cache(maxsize=1024)
+def _day(days: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(days * 86_400))
 
 
 def attempt_day(attempt_id: str) -> str:
     """The day (UTC, `YYYY-MM-DD`) of an attempt, from its id alone. Raises as attempt_time."""
-    return time.strftime("%Y-%m-%d", time.gmtime(attempt_time(attempt_id) / 1000))
+    return day_of(attempt_time(attempt_id))
 
 
 def attempt_month(attempt_id: str) -> str:
     """The month (UTC, `YYYY-MM`) of an attempt, from its id alone. Raises as attempt_time."""
     return attempt_day(attempt_id)[:7]
+
+
+def problem(event: Usage) -> str | None:
+    """Why an event can't be kept, or None."""
+    if not _UUID7.fullmatch(event.attempt_id):
+        return "attempt_id is not a UUIDv7 in the canonical form"
+    if event.attempt_id >= LAST_ID:
+        return "attempt_id is of after the year 9999"
+    return None if _plainly_good(event) else _wrong_field(event)
+
+
+def _plainly_good(event: Usage) -> bool:
+    """The usual case, quickly: what this says no to may still be good."""
+    texts = "".join(
+        (
+            *(event.request_id, event.tenant, event.project, event.key_id, event.model),
+            *(event.deployment, event.endpoint, event.replica, event.client_request_id),
+            *(event.adapter, event.reason),
+        )
+    )
+    return (
+        0 <= event.prompt_tokens <= MOST_TOKENS
+        and 0 <= event.cached_tokens <= MOST_TOKENS
+        and 0 <= event.completion_tokens <= MOST_TOKENS
+        and 0 <= event.reasoning_tokens <= MOST_TOKENS
+        and 0 <= event.started_at <= LARGEST
+        and 0 <= event.finished_at <= LARGEST
+        and 0 <= event.price_version <= LARGEST
+        and 0 <= event.version <= MOST_VERSION
+        and len(texts) <= LONGEST
+        and "\0" not in texts
+    )
+
+
+def _wrong_field(event: Usage) -> str | None:
+    for names, most in _NUMBERS:
+        for name in names:
+            if not 0 <= getattr(event, name) <= most:
+                return f"{name} is {getattr(event, name)}, not from 0 to {most}"
+    for name in _TEXTS:
+        text = getattr(event, name)
+        if len(text) > LONGEST or "\0" in text:
+            return f"{name} is over {LONGEST} characters, or has a NUL in it"
+    return None

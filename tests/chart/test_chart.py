@@ -306,3 +306,33 @@ def test_billing_has_exactly_one_database(cases: Any, defaults: Any, render: Any
     assert "TIDEGATE_DATA" not in environment
     assert "data" not in volumes
     assert not [each for each in outside if each["kind"] == "PersistentVolumeClaim"]
+
+
+def test_an_outside_database_is_migrated_before_anything_uses_it(
+    cases: Any, defaults: Any, render: Any
+) -> None:
+    name = "Job/tidegate-migrate"
+    assert name not in defaults.pods()
+    outside = render(cases["postgresql"])
+    spec = outside.pods()[name]["spec"]
+    (container,) = spec["containers"]
+    assert container["args"] == ["billing", "migrate"]
+    environment = {each["name"]: each.get("value") for each in container["env"]}
+    assert environment["TIDEGATE_DATABASE_URL_FILE"] == "/etc/tidegate/database/url"
+    assert spec["automountServiceAccountToken"] is False
+    (job,) = [
+        each
+        for each in outside
+        if each["metadata"]["name"] == "tidegate-migrate" and each["kind"] == "Job"
+    ]
+    notes = job["metadata"]["annotations"]
+    assert notes["helm.sh/hook"] == "pre-install,pre-upgrade"
+    (account,) = [
+        each
+        for each in outside
+        if each["metadata"]["name"] == spec["serviceAccountName"]
+        and each["kind"] == "ServiceAccount"
+    ]
+    before = account["metadata"]["annotations"]["helm.sh/hook-weight"]
+    assert int(before) < int(notes["helm.sh/hook-weight"])
+    assert job["spec"]["activeDeadlineSeconds"] == 3600

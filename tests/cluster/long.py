@@ -3,6 +3,7 @@
     wakes    200 wakes from zero beside plain `kubectl scale`
     motion   everything moves and breaks under load, and nothing is lost
     scale    1,000 models, simulated
+    ledger   1,000,000 events on each database, with kills; no cluster
 
 What else is given goes to each part that is run. The exit status is 1 where a part's was not 0.
 """
@@ -12,7 +13,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-PARTS = ("wakes", "motion", "scale")
+HERE = Path(__file__).parent
+PARTS = {
+    "wakes": HERE / "wakes.py",
+    "motion": HERE / "motion.py",
+    "scale": HERE / "scale.py",
+    "ledger": HERE.parent / "torture" / "torture.py",
+}
 
 
 def main() -> int:
@@ -23,8 +30,7 @@ def main() -> int:
     wrong = []
     for part in chosen.part or PARTS:
         sys.stderr.write(f"test-long: {part}\n")
-        program = Path(__file__).with_name(f"{part}.py")
-        if subprocess.run([sys.executable, str(program), *rest], check=False).returncode:
+        if subprocess.run([sys.executable, str(PARTS[part]), *rest], check=False).returncode:
             wrong.append(part)
     sys.stderr.write(f"test-long: {'wrong: ' + ', '.join(wrong) if wrong else 'all is well'}\n")
     return 1 if wrong else 0

@@ -3,21 +3,18 @@
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import socket
-import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import msgspec
 import pytest
 
+from billing_process import ADMIN, INTERNAL, Billing
+from ledgers import Ledgers
 from tidegate_billing import keys
 from tidegate_billing.links import (
     EngineCounters,
@@ -31,104 +28,11 @@ from tidegate_billing.links import (
 )
 from tidegate_billing.usage import Usage, attempt_month, uuid7
 
-PEPPER = "1:old-pepper,2:new-pepper"
-ENVIRON = {
-    "PATH": os.environ["PATH"],
-    "TIDEGATE_ADMIN_TOKEN": "admin-token",
-    "TIDEGATE_INTERNAL_TOKEN": "internal-token",
-    "TIDEGATE_KEY_PEPPER": PEPPER,
-}
-ADMIN = {"authorization": "Bearer admin-token"}
-INTERNAL = {"authorization": "Bearer internal-token"}
-
-
-def command(*flags: str) -> list[str]:
-    return [sys.executable, "-Im", "tidegate_billing", *flags]
-
-
-@dataclass
-class Billing:
-    """One data directory, and the process that serves it; its sockets outlive the process."""
-
-    directory: Path
-    flags: list[str] = field(default_factory=list)
-    management: socket.socket = field(
-        default_factory=lambda: socket.create_server(("127.0.0.1", 0))
-    )
-    ops: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def database(self) -> Path:
-        return self.directory / "billing.db"
-
-    @property
-    def log(self) -> str:
-        return (self.directory / "log").read_text()
-
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.management.getsockname()[1]}{path}"
-
-    def ops_url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.ops.getsockname()[1]}{path}"
-
-    def start(self) -> None:
-        descriptors = (self.management.fileno(), self.ops.fileno())
-        sockets = ["--listen-fd", str(descriptors[0]), "--ops-fd", str(descriptors[1])]
-        with (self.directory / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                command(*sockets, "--database-url", f"sqlite:///{self.database}", *self.flags),
-                env=ENVIRON,
-                pass_fds=descriptors,
-                stderr=log,
-            )
-        # Connections wait in the socket's queue: the first answer is the readiness.
-        assert httpx.get(self.ops_url("/readyz"), timeout=20).status_code == 200
-
-    def end(self, number: signal.Signals) -> int:
-        assert self.process is not None
-        self.process.send_signal(number)
-        code = self.process.wait(timeout=20)
-        self.process = None
-        return code
-
-    def close(self) -> None:
-        if self.process is not None:
-            self.end(signal.SIGKILL)
-        self.management.close()
-        self.ops.close()
-
-    def get(self, path: str, **params: str) -> httpx.Response:
-        return httpx.get(self.url(path), params=params, headers=ADMIN)
-
-    def metric(self, name: str) -> str:
-        text = httpx.get(self.ops_url("/metrics")).text
-        return next(line.rsplit(" ", 1)[1] for line in text.splitlines() if line.startswith(name))
-
-    def send(self, batch: UsageBatch, unacked: int = 0) -> UsageAck:
-        headers = {**INTERNAL, "x-journal-unacked": str(unacked)}
-        content = msgspec.json.encode(batch)
-        answer = httpx.post(self.url("/internal/usage"), content=content, headers=headers)
-        assert answer.status_code == 200, answer.text
-        return msgspec.json.decode(answer.content, type=UsageAck)
-
-    def put(self, path: str, content: object, method: str = "PUT") -> httpx.Response:
-        encoded = msgspec.json.encode(content)
-        answer = httpx.request(method, self.url(path), content=encoded, headers=INTERNAL)
-        assert answer.is_success, answer.text
-        return answer
-
-    def key(self, **values: str) -> dict[str, str]:
-        wanted = {"tenant": "team-b", "project": "web", "name": "ci", **values}
-        answer = httpx.post(self.url("/api/v1/keys"), json=wanted, headers=ADMIN)
-        assert answer.status_code == 201, answer.text
-        made: dict[str, str] = answer.json()
-        return made
-
 
 @pytest.fixture
-def billing(tmp_path: Path) -> Iterator[Billing]:
-    made = Billing(tmp_path)
+def billing(ledgers: Ledgers, tmp_path: Path) -> Iterator[Billing]:
+    """The process on an empty database of either kind, which it migrates."""
+    made = Billing(tmp_path, ledgers.empty_url(), ledgers.server)
     try:
         made.start()
         yield made
@@ -229,7 +133,8 @@ async def test_a_key_works_when_it_is_returned_and_stops_when_it_is_revoked(
         assert made["id"] not in first.keys | second.keys
     assert set(made) == {"id", "key", "prefix", "tenant", "project", "name", "created_at"}
     assert made["key"] not in billing.log
-    assert made["key"].encode() not in billing.database.read_bytes()
+    assert made["id"].encode() in billing.contents()
+    assert made["key"].encode() not in billing.contents()
 
 
 async def test_a_router_that_does_not_ack_holds_nothing_up_for_long(billing: Billing) -> None:
@@ -351,30 +256,24 @@ def test_killed_between_ingest_and_ack_nothing_is_twice(billing: Billing) -> Non
             # The batch is committed, its answer is never read, and the process is gone.
             with socket.create_connection(("127.0.0.1", port)) as connection:
                 connection.sendall(head.encode() + content)
-                _wait_until_stored(billing.database, batch)
+                _wait_until_stored(billing, batch)
                 assert billing.end(signal.SIGKILL) == -signal.SIGKILL
             billing.start()
         acked = billing.send(batch).acked
         assert acked == batch.last
-    rows = sqlite3.connect(billing.database)
-    kept = rows.execute("SELECT count(*), count(DISTINCT event_id), sum(billed) FROM event")
-    assert kept.fetchone() == (1000, 1000, 1000)
-    rows.close()
+    (kept,) = billing.query(
+        "SELECT count(*), count(DISTINCT event_id), sum(CASE WHEN billed THEN 1 ELSE 0 END)"
+        " FROM event"
+    )
+    assert kept == ["1000", "1000", "1000"]
     assert billing.metric("tidegate_journal_gaps_total") == "0"
 
 
-def _wait_until_stored(database: Path, batch: UsageBatch) -> None:
-    rows = sqlite3.connect(database)
-    try:
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            query = "SELECT count(*) FROM event WHERE event_id = ?"
-            if rows.execute(query, (batch.events[-1].event_id,)).fetchone() == (1,):
-                return
-            time.sleep(0.001)
-        raise AssertionError("the batch was never stored")
-    finally:
-        rows.close()
+def _wait_until_stored(billing: Billing, batch: UsageBatch) -> None:
+    query = f"SELECT count(*) FROM event WHERE event_id = '{batch.events[-1].event_id}'"
+    deadline = time.monotonic() + 20
+    while billing.query(query) != [["1"]]:
+        assert time.monotonic() < deadline, "the batch was never stored"
 
 
 async def test_sigterm_ends_streams_and_a_restart_keeps_the_picture(billing: Billing) -> None:

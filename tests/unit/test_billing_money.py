@@ -1,20 +1,19 @@
 """Prices and invoices: exact until the line, rounded once there."""
 
-from decimal import Decimal
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate_billing import invoice, price
+from tidegate_billing import invoice, money, price
 from tidegate_billing.invoice import Rated
 from tidegate_billing.links import Pricing
 from tidegate_billing.price import Price, PriceError, Quantities
 from tidegate_billing.usage import Usage, uuid7
 
 TOKENS = st.integers(0, 2**53)
-MONEY = st.decimals(min_value=0, max_value=10**11, places=12, allow_nan=False)
+MONEY = st.integers(0, 10**24)
 PRICES = st.builds(Price, st.just("USD"), MONEY, MONEY, st.none() | MONEY)
 
 
@@ -57,20 +56,16 @@ def test_amounts_are_exact(quantities: Quantities, at: Price) -> None:
         quantities.input * Fraction(at.input)
         + quantities.cached_input * Fraction(cached)
         + quantities.output * Fraction(at.output)
-    ) / 1_000_000
-    amount = price.amount(quantities, at)
-    assert Fraction(amount) == expected
-    assert Fraction(price.plain(amount)) == expected
-    assert "E" not in price.plain(amount)
+    ) / 10**18
+    text = money.plain(price.amount(quantities, at))
+    assert Fraction(text) == expected
+    assert "E" not in text
 
 
 @given(parts=st.lists(st.builds(Quantities, TOKENS, TOKENS, TOKENS), max_size=20), at=PRICES)
 def test_the_cost_of_a_sum_is_the_sum_of_costs(parts: list[Quantities], at: Price) -> None:
     whole = Quantities(*(sum(column) for column in zip((0, 0, 0), *parts, strict=True)))
-    total = Decimal(0)
-    for part in parts:
-        total = price.add(total, price.amount(part, at))
-    assert price.amount(whole, at) == total
+    assert price.amount(whole, at) == sum(price.amount(part, at) for part in parts)
 
 
 @pytest.mark.parametrize(
@@ -96,36 +91,17 @@ def test_the_worked_example() -> None:
     at = price.parse(Pricing(input_per_million="0.10", output_per_million="0.40"))
     used = event(prompt_tokens=7, cached_tokens=3, cached_known=True, completion_tokens=16)
     # 7 x 0.0000001 + 16 x 0.0000004
-    assert price.plain(price.amount(price.split(used, at), at)) == "0.0000071"
-
-
-@pytest.mark.parametrize(
-    ("exact", "currency", "expected"),
-    [
-        ("0.005", "USD", "0.00"),
-        ("0.015", "USD", "0.02"),
-        ("0.025", "USD", "0.02"),
-        ("0.0250000001", "USD", "0.03"),
-        ("2.5", "JPY", "2"),
-        ("3.5", "JPY", "4"),
-        ("0.0005", "KWD", "0.000"),
-        ("0", "USD", "0.00"),
-    ],
-)
-def test_rounding_is_half_to_even_in_the_smallest_unit(
-    exact: str, currency: str, expected: str
-) -> None:
-    assert format(invoice.rounded(Decimal(exact), currency), "f") == expected
+    assert money.plain(price.amount(price.split(used, at), at)) == "0.0000071"
 
 
 def test_an_invoice_adds_up_as_printed() -> None:
-    old = Price("USD", Decimal(1), Decimal(2), Decimal("0.5"))
-    new = Price("USD", Decimal(3), Decimal(2), Decimal("0.5"))
+    old = Price("USD", 10**12, 2 * 10**12, 5 * 10**11)
+    new = Price("USD", 3 * 10**12, 2 * 10**12, 5 * 10**11)
     usage = [
         Rated("b", old, Quantities(5_000, 0, 5_000)),
         Rated("a", old, Quantities(15_000, 30_000, 7_500)),
         Rated("a", new, Quantities(5_000, 0, 7_500)),
-        Rated("a", Price("EUR", Decimal(1), Decimal(1)), Quantities(1, 1, 1)),
+        Rated("a", Price("EUR", 1, 1), Quantities(1, 1, 1)),
     ]
     made = invoice.as_json(invoice.build("t", "2026-01", "USD", usage))
     assert made == {

@@ -1,0 +1,219 @@
+"""Projections of the ledger: usage summed by series and minute, hour and day.
+
+What an event or an adjustment adds to a series in a minute is written in the transaction that writes
+the entry. So a rollup is never behind, and since it holds nothing that
+the ledger does not say, it can be emptied and rebuilt from there to the same numbers.
+"""
+
+import datetime as dt
+import hashlib
+from typing import NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, and_, delete, false, insert, not_, or_, select
+
+from tidegate_billing import bulk, retention
+from tidegate_billing.entry import (
+    FIELDS,
+    Rating,
+    first_rating,
+    rating_after,
+    rating_before,
+    usage_of,
+)
+from tidegate_billing.tables import (
+    ADJUSTMENT,
+    EVENT,
+    OUTBOX,
+    ROLLUP_DAY,
+    ROLLUP_HOUR,
+    ROLLUP_MINUTE,
+    SERIES,
+    SHEET,
+    SUMS,
+)
+from tidegate_billing.usage import Usage, attempt_time
+
+DAY_MINUTES = 1440
+WIDTHS = ((ROLLUP_MINUTE, 1), (ROLLUP_HOUR, 60), (ROLLUP_DAY, DAY_MINUTES))
+"""Each rollup and the minutes in its bucket."""
+MINUTE_MS = 60_000
+EPOCH = dt.date(1970, 1, 1)
+FLUSH = 200_000
+"""Groups held in memory while rebuilding."""
+STREAM = {"yield_per": 5000}
+
+
+class SeriesKey(NamedTuple):
+    """What usage is grouped by. `rated_version` 0 and no currency: not rated."""
+
+    tenant: str
+    project: str
+    key_id: str
+    model: str
+    deployment: str
+    adapter: str
+    endpoint: str
+    billed: bool
+    rated_version: int
+    currency: str
+
+
+Totals = dict[tuple[SeriesKey, int], list[int]]
+Numbers = dict[SeriesKey, int]
+"""Series that are known by number; a transaction that fails makes it void."""
+
+
+def add(totals: Totals, event: Usage, at: int, rating: Rating | None, sign: int = 1) -> None:
+    """Add a settlement of `at` (milliseconds) to its minute; with a sign of -1, take it off."""
+    if rating is None:
+        version, currency, cached, nano, atto = 0, "", 0, 0, 0
+    else:
+        version, cached, nano, atto, currency = rating
+    series = SeriesKey(
+        event.tenant,
+        event.project,
+        event.key_id,
+        event.model,
+        event.deployment,
+        event.adapter,
+        event.endpoint,
+        event.billed,
+        version,
+        currency,
+    )
+    sums = (
+        1,
+        event.prompt_tokens,
+        event.cached_tokens,
+        event.completion_tokens,
+        event.reasoning_tokens,
+        cached,
+        nano,
+        atto,
+    )
+    key = (series, at // MINUTE_MS)
+    known = totals.get(key)
+    if known is None:
+        totals[key] = [sign * value for value in sums]
+    else:
+        for position, value in enumerate(sums):
+            known[position] += sign * value
+
+
+def post(connection: Connection, totals: Totals, known: Numbers, now: int) -> None:
+    """Add to every rollup, and to the outbox's open sheet."""
+    _number(connection, {series for series, _ in totals}, known)
+    _add(connection, totals, known)
+    sheet = open_sheet(connection, now)
+    told = _coarser(totals, known, 0, sheet)
+    bulk.add_rows(connection, OUTBOX, ("series", "sheet", *SUMS), told)
+
+
+def _add(connection: Connection, totals: Totals, known: Numbers) -> None:
+    for table, width in WIDTHS:
+        rows = _coarser(totals, known, width)
+        bulk.add_rows(connection, table, ("series", "bucket", *SUMS), rows)
+
+
+def _coarser(totals: Totals, known: Numbers, width: int, bucket: int = 0) -> list[tuple[int, ...]]:
+    """Rows by series and bucket of `width` minutes; of width 0: all in `bucket`."""
+    rows: dict[tuple[int, int], list[int]] = {}
+    for (series, minute), sums in totals.items():
+        key = (known[series], minute // width if width else bucket)
+        row = rows.get(key)
+        if row is None:
+            rows[key] = sums[:]
+        else:
+            for position, value in enumerate(sums):
+                row[position] += value
+    # In one order everywhere, so that two that write never wait for each other in a ring.
+    return [(*key, *rows[key]) for key in sorted(rows)]
+
+
+def identity(series: SeriesKey) -> str:
+    """A digest of the whole series."""
+    return hashlib.sha256(msgspec.json.encode(series)).hexdigest()
+
+
+def _number(connection: Connection, wanted: set[SeriesKey], known: Numbers) -> None:
+    """Learn the numbers of series, and give one to those that have none."""
+    # every tenant: a series is looked up by all that it is, its tenant included
+    unknown = sorted(wanted - known.keys())
+    for start in range(0, len(unknown), bulk.CHUNK):
+        part = {identity(series): series for series in unknown[start : start + bulk.CHUNK]}
+        query = select(SERIES.c.identity, SERIES.c.id).where(SERIES.c.identity.in_(part))
+        found = {row.identity: row.id for row in connection.execute(query)}
+        missing = [
+            {"identity": name, **series._asdict()}
+            for name, series in part.items()
+            if name not in found
+        ]
+        if missing:
+            connection.execute(insert(SERIES), missing)
+            found = {row.identity: row.id for row in connection.execute(query)}
+        known.update((series, found[name]) for name, series in part.items())
+
+
+def open_sheet(connection: Connection, now: int) -> int:
+    """The sheet of the outbox that is written on now."""
+    newest = connection.execute(
+        select(SHEET.c.id).where(SHEET.c.sealed_at.is_(None)).order_by(SHEET.c.id.desc()).limit(1)
+    ).scalar()
+    if newest is not None:
+        return int(newest)
+    made = connection.execute(insert(SHEET).values(opened_at=now)).inserted_primary_key
+    assert made is not None
+    return int(made[0])
+
+
+def rebuild(connection: Connection) -> int:
+    """Empty the rollups and fill them from the ledger; how many entries that took.
+
+    The outbox stays as it is: it says what was told, and the ledger doesn't know that. So do the
+    sums of months that have left the ledger.
+    """
+    gone = [_minutes(month) for month in retention.retired(connection)]
+    for table, width in WIDTHS:
+        kept = [table.c.bucket.between(first // width, last // width - 1) for first, last in gone]
+        connection.execute(delete(table).where(not_(or_(false(), *kept))))
+    known: Numbers = {}
+    totals: Totals = {}
+    entries = 0
+    # every tenant: a projection is rebuilt as a whole
+    events = select(EVENT).where(EVENT.c.kind == "settlement")
+    for rows in connection.execute(events, execution_options=STREAM).partitions():
+        entries += len(rows)
+        for row in rows:
+            add(totals, usage_of(row), attempt_time(row.attempt_id), first_rating(row))
+        if len(totals) > FLUSH:
+            _flush(connection, totals, known)
+    same = and_(
+        EVENT.c.attempt_month == ADJUSTMENT.c.attempt_month,
+        EVENT.c.event_id == ADJUSTMENT.c.event_id,
+    )
+    later = [column for column in ADJUSTMENT.c if column.name.startswith(("before_", "after_"))]
+    adjusted = select(*later, *[EVENT.c[name] for name in FIELDS]).join_from(
+        ADJUSTMENT, EVENT, same
+    )
+    for rows in connection.execute(adjusted, execution_options=STREAM).partitions():
+        entries += len(rows)
+        for row in rows:
+            event, at = usage_of(row), attempt_time(row.attempt_id)
+            add(totals, event, at, rating_before(row), sign=-1)
+            add(totals, event, at, rating_after(row))
+    _flush(connection, totals, known)
+    return entries
+
+
+def _minutes(month: str) -> tuple[int, int]:
+    """The first minute of a month (UTC) since the epoch, and of the one after it."""
+    first = dt.date.fromisoformat(month + "-01")
+    after = (first + dt.timedelta(days=31)).replace(day=1)
+    return (first - EPOCH).days * DAY_MINUTES, (after - EPOCH).days * DAY_MINUTES
+
+
+def _flush(connection: Connection, totals: Totals, known: Numbers) -> None:
+    _number(connection, {series for series, _ in totals}, known)
+    _add(connection, totals, known)
+    totals.clear()
