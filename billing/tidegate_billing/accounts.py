@@ -118,6 +118,7 @@ def suspended_tenants(connection: Connection) -> list[str]:
 
 def live_views(connection: Connection, now: int) -> list[KeyView]:
     """Every key that works, as routers need it."""
+    # every tenant: the picture is for all of them
     rows = connection.execute(
         select(API_KEY)
         .where(
@@ -160,6 +161,7 @@ def last_use(events: Iterable[Usage], now: int) -> dict[str, int]:
 def touch(connection: Connection, seen: Mapping[str, int]) -> None:
     """Keys were used, each last at `seen` (microseconds): for whoever keeps usage, in his
     transaction. A row is written once a minute at most, and never set back."""
+    # every tenant: a router's batch has the usage of many
     used = API_KEY.c.last_used_at
     if seen:
         connection.execute(

@@ -143,20 +143,17 @@ class Listed(msgspec.Struct, frozen=True):
 
     version: int
     currency: str
-    input_per_million: str | None
-    output_per_million: str | None
+    input_per_million: str
+    output_per_million: str
     cached_input_per_million: str | None
 
 
-def _listed(version: Version | None) -> Listed | None:
+def _listed(connection: Connection, version: Version | None) -> Listed | None:
     if version is None:
         return None
-    found = version.price
-    if found is None:
-        return Listed(version.version, "", None, None, None)
-    cached = None if found.cached_input is None else price.plain(found.cached_input)
-    plain = (price.plain(found.input), price.plain(found.output))
-    return Listed(version.version, found.currency, *plain, cached)
+    texts = [PRICE.c[name] for name in Listed.__struct_fields__]
+    row = connection.execute(select(*texts).where(PRICE.c.version == version.version)).one()
+    return Listed(**dict(zip(Listed.__struct_fields__, row, strict=True)))
 
 
 def _recorded(
@@ -174,8 +171,8 @@ def _recorded(
         object_id=after.deployment,
         organization=organization,
         tenant=owner,
-        before=_listed(before),
-        after=_listed(after),
+        before=_listed(connection, before),
+        after=_listed(connection, after),
     )
 
 

@@ -16,6 +16,7 @@ from tidegate_billing.who.tables import AUDIT
 
 def head(connection: Connection) -> tuple[int, str]:
     """Number and hash of the newest row."""
+    # every tenant: there is one chain
     newest = select(AUDIT.c.seq, AUDIT.c.hash).order_by(AUDIT.c.seq.desc()).limit(1)
     row = connection.execute(newest).first()
     return (0, chain.GENESIS) if row is None else (int(row.seq), str(row.hash))
@@ -71,6 +72,7 @@ def rows(
     connection: Connection, where: Iterable[ColumnElement[bool]], *, limit: int, after: int
 ) -> list[Entry]:
     """Rows in order, those numbered above `after`."""
+    # every tenant: the caller's conditions say which
     query = select(AUDIT).where(AUDIT.c.seq > after, *where).order_by(AUDIT.c.seq).limit(limit)
     found = []
     for row in connection.execute(query):

@@ -95,7 +95,7 @@ def tag(row: "Row[Any]", pepper: int) -> str:
 
 def find(connection: Connection, call: Call) -> "Row[Any]":
     """The key that the path names, within reach. Raises ApiError (404)."""
-    key_id = call.part("id")
+    key_id = call.part("id")  # every tenant: within the actor's reach
     within = reach.of_tenant(call.actor, API_KEY.c.tenant)
     row = connection.execute(select(API_KEY).where(API_KEY.c.id == key_id, within)).first()
     if row is None:
@@ -142,7 +142,8 @@ def make(connection: Connection, call: Call, wanted: Wanted) -> "tuple[Row[Any],
             **wanted.scope.columns(),
         )
     )
-    row = connection.execute(select(API_KEY).where(API_KEY.c.id == key_id)).one()
+    mine = API_KEY.c.tenant == wanted.tenant.id
+    row = connection.execute(select(API_KEY).where(API_KEY.c.id == key_id, mine)).one()
     recorded(
         connection, call, "key.create" if wanted.old is None else "key.rotate", row, wanted.old
     )
@@ -153,12 +154,11 @@ def write(
     connection: Connection, call: Call, old: "Row[Any]", values: dict[str, object], action: str
 ) -> "Row[Any]":
     """Change a key's row."""
+    this = (API_KEY.c.id == old.id, API_KEY.c.tenant == old.tenant)
     connection.execute(
-        update(API_KEY)
-        .where(API_KEY.c.id == old.id)
-        .values({**values, "revision": old.revision + 1})
+        update(API_KEY).where(*this).values({**values, "revision": old.revision + 1})
     )
-    row = connection.execute(select(API_KEY).where(API_KEY.c.id == old.id)).one()
+    row = connection.execute(select(API_KEY).where(*this)).one()
     recorded(connection, call, action, row, old)
     return row
 

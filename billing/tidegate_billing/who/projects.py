@@ -59,7 +59,8 @@ def insert_project(
             id=made, tenant=tenant.id, name=name, display_name=display_name, created_at=call.at
         )
     )
-    row = connection.execute(select(PROJECT).where(PROJECT.c.id == made)).one()
+    mine = PROJECT.c.tenant == tenant.id
+    row = connection.execute(select(PROJECT).where(PROJECT.c.id == made, mine)).one()
     _recorded(connection, call, tenant, row, None)
     return row
 
@@ -85,7 +86,7 @@ def _recorded(
 
 
 def _find(connection: Connection, call: Call) -> "Row[Any]":
-    name = call.part("id")
+    name = call.part("id")  # every tenant: within the actor's reach
     within = reach.of_tenant(call.actor, PROJECT.c.tenant)
     row = connection.execute(select(PROJECT).where(PROJECT.c.id == name, within)).first()
     if row is None:
@@ -158,7 +159,8 @@ async def change(call: Call) -> Response:
         if not values:
             return Done(view(old), etag(old.revision))
         values["revision"] = old.revision + 1
-        connection.execute(update(PROJECT).where(PROJECT.c.id == old.id).values(values))
+        this = (PROJECT.c.id == old.id, PROJECT.c.tenant == old.tenant)
+        connection.execute(update(PROJECT).where(*this).values(values))
         row = _find(connection, call)
         tenant = reach.tenant(connection, call.actor, row.tenant)
         _recorded(connection, call, tenant, row, view(old))

@@ -63,7 +63,7 @@ def _with_token(row: "Row[Any]", token: str, until: int | None, status: int = 20
 
 
 def _find(connection: Connection, call: Call) -> "Row[Any]":
-    name = call.part("id")
+    name = call.part("id")  # every tenant: within the actor's reach
     columns = SERVICE_ACCOUNT.c
     within = reach.of_organization(call.actor, columns.organization, columns.tenant)
     row = connection.execute(select(SERVICE_ACCOUNT).where(columns.id == name, within)).first()
@@ -120,6 +120,7 @@ def _recorded(
 def _write(
     connection: Connection, call: Call, old: "Row[Any]", values: dict[str, object], action: str
 ) -> "Row[Any]":
+    # every tenant: `old` was found within the actor's reach
     connection.execute(
         update(SERVICE_ACCOUNT)
         .where(SERVICE_ACCOUNT.c.id == old.id)
@@ -148,6 +149,7 @@ async def make(call: Call) -> Response:
                 created_at=call.at,
             )
         )
+        # every tenant: the account that was just made
         made = select(SERVICE_ACCOUNT).where(SERVICE_ACCOUNT.c.id == account)
         row = connection.execute(made).one()
         _recorded(connection, call, "create", row, None)

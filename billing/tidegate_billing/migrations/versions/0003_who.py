@@ -58,7 +58,7 @@ def upgrade() -> None:
 
 
 def _organizations() -> None:
-    op.create_table(
+    made = op.create_table(
         "organization",
         _serial(),
         _text("id"),
@@ -68,8 +68,7 @@ def _organizations() -> None:
         sa.UniqueConstraint("id"),
         sqlite_autoincrement=True,
     )
-    now = time.time_ns() // 1000
-    op.execute(f"INSERT INTO organization (id, created_at) VALUES ('default', {now})")  # noqa: S608
+    op.bulk_insert(made, [{"id": "default", "created_at": time.time_ns() // 1000}])
 
 
 def _columns() -> None:
