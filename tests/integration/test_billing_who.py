@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, select
 
 import management
 from management import Management
-from tidegate_billing import accounts, database
+from tidegate_billing import accounts, database, migrate
 from tidegate_billing.tables import API_KEY
 
 
@@ -340,7 +340,7 @@ def test_a_pepper_is_turned_and_old_keys_are_told(tmp_path: Path) -> None:
 
 def test_last_use_is_a_minute_old_at_most(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/billing.db"
-    database.migrate(url)
+    migrate.migrate(url)
     now, minute = 1_800_000_000_000_000, 60_000_000
     engine = create_engine(url)
 
