@@ -98,7 +98,7 @@ async def bill(call: Call) -> Response:
     """A tenant's invoice for a month, as of now."""
     month = call.part("month")
     if not MONTH.fullmatch(month):
-        raise bad("month", f"{month[:80]!r} is not a month; allowed: YYYY-MM")
+        raise bad("month", f"{month[:80]!r} is not a month; allowed: YYYY-MM, from 2000-01 on")
     tenant = _tenant_param(call)
 
     def query(connection: Connection) -> list[invoice.Rated]:

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from tidegate_billing.frame import ETAGS, PREFIX, Operation, Query
-from tidegate_billing.web import Problem
+from tidegate_billing.web import MONTH, Problem
 
 _DESCRIPTION = """\
 Bearers of the admin token may do everything; a service account's token may do what its role allows,
@@ -105,7 +105,7 @@ def _parameters(one: Operation) -> list[dict[str, object]]:
     for part in one.path.split("/"):
         if part.startswith("{"):
             name = part.strip("{}")
-            pattern = r"^[0-9]{4}-(0[1-9]|1[0-2])$" if name == "month" else r"^[A-Za-z0-9._-]+$"
+            pattern = f"^{MONTH.pattern}$" if name == "month" else r"^[A-Za-z0-9._-]+$"
             schema = {"type": "string", "pattern": pattern}
             found.append({"name": name, "in": "path", "required": True, "schema": schema})
     if one.method == "POST":

@@ -14,7 +14,8 @@ from starlette.responses import Response
 
 T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
-MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
+MONTH = re.compile(r"2[0-9]{3}-(0[1-9]|1[0-2])")
+"""Months in which there can be an event; at the ends of the calendar its arithmetic fails."""
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 BODY_LIMIT = 64 * 1024 * 1024
 """Bytes of the largest body we read."""

@@ -107,6 +107,8 @@ def test_each_token_opens_its_own_part_only(api: httpx.Client) -> None:
         ("/api/v1/usage?tenant=t&by=model,colour", "by"),
         ("/api/v1/usage?tenant=t&form=2026-02-02", "form"),
         ("/api/v1/invoices/2026-13?tenant=t", "month"),
+        ("/api/v1/invoices/0000-01?tenant=t", "month"),
+        ("/api/v1/invoices/9999-12?tenant=t", "month"),
         ("/api/v1/invoices/2026-12", "tenant"),
         ("/api/v1/events?kind=probe", "kind"),
         ("/api/v1/events?limit=0", "limit"),
