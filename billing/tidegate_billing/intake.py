@@ -61,8 +61,8 @@ class Intake:
         def transaction(connection: Connection) -> list[Outcome]:
             now = self._clock()
             outcomes = ingest.ingest(connection, deliveries, self._memory, now)
-            used = accounts.last_use((event for one in deliveries for event in (ready.event for ready in one.good)), now)
-            accounts.touch(connection, used)
+            events = (ready.event for one in deliveries for ready in one.good)
+            accounts.touch(connection, accounts.last_use(events, now))
             return outcomes
 
         try:
