@@ -192,11 +192,13 @@ async def serve(chosen: Settings, management: socket.socket, ops: socket.socket)
     log.info(
         "serving", port=_port(management), ops_port=_port(ops), pid=os.getpid(), host=chosen.host
     )
+    expiring = asyncio.ensure_future(service.expire_keys(billing))
     try:
         await asyncio.gather(
             servers[0].serve(sockets=[management]), servers[1].serve(sockets=[ops])
         )
     finally:
+        expiring.cancel()
         await billing.database.close()
     log.info("stopped")
 
