@@ -12,7 +12,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tidegate_billing import answers, frame, internal, ledger, openapi
+from tidegate_billing import (
+    answers,
+    frame,
+    internal,
+    ledger,
+    ledger_routes,
+    openapi,
+    price_routes,
+)
 from tidegate_billing.database import DatabaseDown
 from tidegate_billing.frame import Call, Operation, Query
 from tidegate_billing.service import Service, conservation, log
@@ -205,6 +213,8 @@ OPERATIONS = (
     *keyring.OPERATIONS,
     *service_accounts.OPERATIONS,
     *audit_log.OPERATIONS,
+    *price_routes.OPERATIONS,
+    *ledger_routes.OPERATIONS,
     Operation("GET", "/usage", usage, "usage.read", "Billed usage of a tenant",
               answers.UsageAnswer, query=_USAGE),
     Operation("GET", "/invoices/{month}", bill, "invoice.read", "A tenant's invoice for a month",

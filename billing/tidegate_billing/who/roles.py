@@ -3,7 +3,7 @@
 A role counts inside the organization or the tenant of the service account that bears it; what is
 outside does not exist for it. The admin token is the platform's own and may do everything. What
 only the platform may do is in no role: to make organizations, to suspend or move a tenant (else a
-tenant could undo it), and to read what spans tenants.
+tenant could undo it), to say what things cost, and to read what spans tenants.
 """
 
 from typing import Final, Literal
@@ -30,6 +30,8 @@ Action = Literal[
     "usage.read",
     "invoice.read",
     "event.read",
+    "contract.read",
+    "price.update",
     "audit.read",
     "audit.verify",
     "platform.read",
@@ -43,7 +45,9 @@ _SEES: Final[frozenset[Action]] = frozenset(
 _BUILDS: Final[frozenset[Action]] = frozenset(
     {"project.create", "project.update", "key.create", "key.update", "event.read"}
 )
-_PAYS: Final[frozenset[Action]] = frozenset({"invoice.read", "event.read", "audit.read"})
+_PAYS: Final[frozenset[Action]] = frozenset(
+    {"invoice.read", "event.read", "contract.read", "audit.read"}
+)
 _RULES: Final[frozenset[Action]] = frozenset(
     {
         "organization.update",
