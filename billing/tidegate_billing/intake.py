@@ -16,7 +16,7 @@ from tidegate_billing import accounts, ingest
 from tidegate_billing.database import Database, DatabaseDown
 from tidegate_billing.ingest import Delivery, Memory, Outcome
 
-TOGETHER = 4000
+TOGETHER = 2000
 """Events that one transaction takes, unless a single batch has more."""
 
 
