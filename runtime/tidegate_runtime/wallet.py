@@ -1,0 +1,340 @@
+"""A router's wallet: the leases it holds, and what running requests have reserved of them.
+
+Nothing here waits or asks: a request reserves its worst case at once, or learns what is missing,
+and the shell asks billing (`tidegate_billing.leases`). A pot costs one object; a reservation is a
+few additions of integers. Times are seconds of the loop's monotonic clock, amounts are atto.
+
+    left of a lease = granted - spent - reserved
+
+A reservation is what a request costs at most, if the prompt is as estimated: prompt and
+`max_tokens x n`. Settling replaces it by the price of what the engine counted. So a lease is overrun
+by the error of a prompt's estimate alone.
+
+**The prompt's estimate** is a third of the body's bytes and 32 (`prompt_tokens`). There is no tokenizer
+here: one per model would cost more than all the rest of admission. English is 4 to 5 bytes a token
+and its JSON adds some, so it is overestimated, by half or so; Chinese and Japanese in UTF-8 are 2 to 4
+bytes a token; long digits and random text go down to 1, so at worst the estimate is a third of
+the truth. A byte-level tokenizer never makes more tokens than bytes, hence the error is under two thirds
+of the body, times the price of a prompt token. What is not in the body (a template's own prose, an
+image behind an address) has to come with `extra`.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+BYTES_PER_TOKEN: Final = 3
+TEMPLATE_TOKENS: Final = 32
+UNBOUNDED_TOKENS: Final = 4096
+"""What a request that names no `max_tokens` gets when its lease can't cover all that the model could
+say. Reserving that would lock up the last credit for an answer that is rarely so long."""
+REFILL: Final = 4
+"""A lease asks ahead when less than this part (a quarter) of its last fill is left."""
+DENIED_SECONDS: Final = 1.0
+"""How long a refusal is believed without asking again."""
+
+
+class Rates(NamedTuple):
+    """Atto per token (and per request), at the dearest that may apply."""
+
+    input: int
+    output: int
+    request: int = 0
+
+
+class Quote(NamedTuple):
+    """What a request may cost: `fixed`, and `each` for a token of all its answers. `tokens`: how many
+    per answer it may have; `enough`: with how many it can be let in before more is asked for."""
+
+    fixed: int
+    each: int = 0
+    tokens: int = 0
+    enough: int = 0
+
+    @property
+    def worst(self) -> int:
+        """All that was asked for."""
+        return self.fixed + self.each * self.tokens
+
+    @property
+    def need(self) -> int:
+        """What must be reserved before more is asked for."""
+        return self.fixed + self.each * self.enough
+
+    @property
+    def least(self) -> int:
+        """The smallest form: one token per answer."""
+        return self.fixed + self.each * min(1, self.tokens)
+
+
+class Reservation:
+    """What one request holds of each of its pots, until it is settled or released, once.
+    `tokens`: the `max_tokens` it was let in with."""
+
+    __slots__ = ("amount", "pots", "tokens")
+
+    def __init__(self, pots: tuple[str, ...], amount: int, tokens: int) -> None:
+        self.pots = pots
+        self.amount = amount
+        self.tokens = tokens
+
+
+class NeedMore(NamedTuple):
+    """What is missing in each lease, for `need` and for `least`."""
+
+    missing: Mapping[str, tuple[int, int]]
+
+
+class Empty(NamedTuple):
+    """This pot can't pay for the request: 402."""
+
+    pot: str
+
+
+class Lease:
+    """One pot's lease. `granted` and `spent` only grow, but for what is given back."""
+
+    __slots__ = (
+        "asking",
+        "denied",
+        "denied_until",
+        "ends",
+        "full",
+        "granted",
+        "reserved",
+        "spent",
+        "told",
+    )
+
+    def __init__(self) -> None:
+        self.granted = self.spent = self.reserved = 0
+        self.told = 0  # of `spent`, what billing knows since `holds`
+        self.ends = 0.0
+        self.full = 0  # what was left after the last fill
+        self.asking = False
+        self.denied = 0  # what a refusal said is free
+        self.denied_until = 0.0
+
+
+class Wallet:
+    """The leases of one router. `low`: pots to ask ahead for; who asks empties it."""
+
+    def __init__(self) -> None:
+        self._leases: dict[str, Lease] = {}
+        self._empty: set[str] = set()
+        self.low: dict[str, int] = {}
+
+    # Requests
+
+    def reserve(
+        self, pots: tuple[str, ...], quote: Quote, now: float
+    ) -> Reservation | NeedMore | Empty:
+        """Reserve a request's worst case in all of its pots, or in none. One without a bound of its own is content
+        with `enough`."""
+        left = self._least_left(pots, now)
+        if left >= quote.need:
+            tokens = quote.tokens if left >= quote.worst else quote.enough
+            return self._take(pots, quote, tokens, now)
+        return self._lacking(pots, quote, now)
+
+    def squeeze(self, pots: tuple[str, ...], quote: Quote, now: float) -> Reservation | Empty:
+        """Let a request in with as many tokens as its leases cover: billing has no more."""
+        tokens = self.clamp(pots, quote, now)
+        if tokens >= min(1, quote.tokens):
+            return self._take(pots, quote, tokens, now)
+        return Empty(min(pots, key=lambda pot: self.unused(pot, now)))
+
+    def clamp(self, pots: tuple[str, ...], quote: Quote, now: float) -> int:
+        """The largest `max_tokens` (of each answer) that the smallest lease affords; -1: not even
+        the prompt. 0 is an answer only to a request that makes no tokens."""
+        left = self._least_left(pots, now) - quote.fixed
+        if left < 0:
+            return -1
+        return min(quote.tokens, left // quote.each) if quote.each else quote.tokens
+
+    def settle(self, reservation: Reservation, actual: int) -> None:
+        """A request ended and cost `actual`. A second call changes nothing."""
+        amount, reservation.amount = reservation.amount, -1
+        if amount < 0:
+            return
+        for pot in reservation.pots:
+            lease = self._lease(pot)
+            lease.reserved -= amount
+            lease.spent += actual
+
+    def release(self, reservation: Reservation) -> None:
+        """A request ended without costing anything."""
+        self.settle(reservation, 0)
+
+    def _least_left(self, pots: Iterable[str], now: float) -> int:
+        return min(self.unused(pot, now) for pot in pots)
+
+    def _take(self, pots: tuple[str, ...], quote: Quote, tokens: int, now: float) -> Reservation:
+        amount = quote.fixed + quote.each * tokens
+        for pot in pots:
+            lease = self._lease(pot)  # what costs nothing needs none, and gets an empty one
+            lease.reserved += amount
+            left = lease.granted - lease.spent - lease.reserved
+            if left * REFILL < lease.full and not lease.asking and now >= lease.denied_until:
+                self.low[pot] = max(quote.need, self.low.get(pot, 0))
+        return Reservation(pots, amount, tokens)
+
+    def _lacking(
+        self, pots: tuple[str, ...], quote: Quote, now: float
+    ) -> Reservation | NeedMore | Empty:
+        missing = {}
+        for pot in pots:
+            left = self.unused(pot, now)
+            lack = max(0, quote.least - left)
+            if left >= quote.need:
+                continue
+            if not self._dry(pot, lack, now):
+                missing[pot] = (quote.need - left, lack)
+            elif lack:
+                return Empty(pot)
+        return NeedMore(missing) if missing else self.squeeze(pots, quote, now)
+
+    def _dry(self, pot: str, lack: int, now: float) -> bool:
+        """Whether we know that billing has not even so much."""
+        if pot in self._empty:
+            return True
+        lease = self._leases.get(pot)
+        return lease is not None and now < lease.denied_until and lease.denied < max(1, lack)
+
+    # Questions and answers
+
+    def ask(self, pots: Iterable[str], now: float) -> bool:
+        """Whether a question about these pots may go out now; if so, it is under way, and ends with
+        `granted` or `refused` for each. Else another one is: wait for its answer."""
+        leases = [self._lease(pot) for pot in pots]
+        if any(lease.asking for lease in leases):
+            return False
+        for lease in leases:
+            lease.asking = True
+            lease.denied_until = now
+        return True
+
+    def granted(self, pot: str, amount: int, ends: float) -> None:
+        """Billing lent more. `ends` is counted from when the question went out, not from when its
+        answer came: so we stop before billing thinks we do."""
+        lease = self._lease(pot)
+        lease.asking = False
+        lease.granted += amount
+        lease.ends = ends
+        lease.full = max(0, lease.granted - lease.spent - lease.reserved)
+        self._empty.discard(pot)
+
+    def refused(self, pot: str, free: int, now: float) -> None:
+        """Billing has no more than `free`; believed for a second, unless the pot is filled."""
+        lease = self._lease(pot)
+        lease.asking = False
+        lease.denied = free
+        lease.denied_until = now + DENIED_SECONDS
+
+    def unanswered(self, pot: str) -> None:
+        """A question got no answer: the next may go."""
+        self._lease(pot).asking = False
+
+    def emptied(self, pot: str) -> None:
+        """Billing told all: nothing is left, and nothing will come back."""
+        self._empty.add(pot)
+
+    def filled(self, pot: str) -> None:
+        """Billing told all: there is something again."""
+        self._empty.discard(pot)
+        if (lease := self._leases.get(pot)) is not None:
+            lease.denied_until = 0.0
+
+    def unused(self, pot: str, now: float) -> int:
+        """What is left of a lease that has not ended: neither spent nor reserved."""
+        lease = self._leases.get(pot)
+        if lease is None or now >= lease.ends:
+            return 0
+        return max(0, lease.granted - lease.spent - lease.reserved)
+
+    def give_back(self, pot: str) -> int:
+        """Part with all that is unused, for a recall; how much that was. An ended lease has some, too."""
+        lease = self._leases.get(pot)
+        if lease is None:
+            return 0
+        unused = max(0, lease.granted - lease.spent - lease.reserved)
+        lease.granted -= unused
+        lease.full = 0
+        return unused
+
+    # The leases as a whole
+
+    def renewed(self, asked: Iterable[str], ends: Mapping[str, float], now: float) -> None:
+        """Billing prolonged these of the leases `asked` about. Others it has forgotten, which it does
+        only long after their end: what we know to be alive it has lent meanwhile."""
+        for pot in asked:
+            lease = self._leases.get(pot)
+            if lease is None:
+                continue
+            if pot in ends:
+                lease.ends = ends[pot]
+            elif now >= lease.ends:
+                lease.granted = lease.spent = lease.full = 0
+
+    def lapsed(self, now: float) -> bool:
+        """Whether a lease has ended that still counts: before any question, tell `holds`."""
+        return any(lease.granted and now >= lease.ends for lease in self._leases.values())
+
+    def holds(self) -> dict[str, int]:
+        """What we hold, reserved or not: true for billing once our journal is shipped. No question may be
+        under way, and nothing is given back, until `kept` brings the answer."""
+        held = {}
+        for pot, lease in self._leases.items():
+            lease.told = lease.spent
+            if lease.granted > lease.spent:
+                held[pot] = lease.granted - lease.spent
+        return held
+
+    def kept(self, kept: Mapping[str, int], ends: float) -> None:
+        """Billing's answer to `holds`: all counts start anew from what we may keep. What was spent
+        since we told is in no journal yet that billing has seen."""
+        for pot, lease in self._leases.items():
+            lease.spent -= lease.told
+            lease.granted = kept.get(pot, 0)
+            lease.told = lease.full = 0
+            lease.ends = ends
+
+    def sweep(self, now: float) -> None:
+        """Forget leases of which nothing is left to say."""
+        for pot, lease in list(self._leases.items()):
+            idle = now >= max(lease.ends, lease.denied_until) and not lease.asking
+            if idle and not lease.granted and not lease.reserved and not lease.spent:
+                del self._leases[pot]
+
+    def spent(self) -> dict[str, int]:
+        """What each lease has paid for since it began. Taken when a batch of the journal is cut, it
+        goes with the batch."""
+        return {pot: lease.spent for pot, lease in self._leases.items() if lease.granted}
+
+    def _lease(self, pot: str) -> Lease:
+        lease = self._leases.get(pot)
+        if lease is None:
+            lease = self._leases[pot] = Lease()
+        return lease
+
+
+def prompt_tokens(size: int, extra: int = 0) -> int:
+    """How many tokens a prompt has whose request is `size` bytes (see above)."""
+    return -(-size // BYTES_PER_TOKEN) + TEMPLATE_TOKENS + extra
+
+
+def quote(
+    rates: Rates, prompt: int, *, choices: int, max_tokens: int | None, longest: int
+) -> Quote:
+    """What a request with an estimated `prompt` may cost. `choices`: answers in all (`n`, for each
+    prompt). `longest`: tokens that one answer of this model can have at most; 0: it makes none."""
+    fixed = rates.request + rates.input * prompt
+    if not longest:
+        return Quote(fixed)
+    tokens = longest if max_tokens is None else min(max_tokens, longest)
+    enough = min(tokens, UNBOUNDED_TOKENS) if max_tokens is None else tokens
+    return Quote(fixed, rates.output * choices, tokens, enough)
+
+
+def price(rates: Rates, prompt: int, completion: int) -> int:
+    """What an engine's counts cost: what `settle` takes."""
+    return rates.request + rates.input * prompt + rates.output * completion
