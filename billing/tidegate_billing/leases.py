@@ -131,12 +131,17 @@ def ask(
     free = {name: _lendable(pots.get(name), now) for name in wants}
     short = [name for name, want in wants.items() if free[name] < want.need]
     if short:
+        refused = Refused({name: max(0, free[name]) for name in short})
         holders = {name: _holders(pots.get(name), router, now) for name in short}
-        found = {name: names for name, names in holders.items() if names}
+        for name in short:
+            hope = free[name] if ahead else free[name] + sum(holders[name].values())
+            if hope < max(1, wants[name].least):
+                return pots, refused
+        found = {name: tuple(names) for name, names in holders.items() if names}
         if found and not recalled and not ahead:
             return pots, Recall(found, now + RECALL)
         if ahead or any(free[name] < max(1, wants[name].least) for name in short):
-            return pots, Refused({name: max(0, free[name]) for name in short})
+            return pots, refused
     return _lend(pots, router, wants, now, routers)
 
 
@@ -144,15 +149,22 @@ def _lendable(pot: Pot | None, now: int) -> int:
     return 0 if pot is None or pot.until <= now else pot.free
 
 
-def _holders(pot: Pot | None, router: str, now: int) -> tuple[str, ...]:
-    """Whom a recall may help: others that are there and have something."""
+def _holders(pot: Pot | None, router: str, now: int) -> dict[str, int]:
+    """Whom a recall may help, and with how much at most: others that are there."""
     if pot is None:
-        return ()
-    return tuple(
-        name
+        return {}
+    return {
+        name: lease.outstanding
         for name, lease in pot.leases.items()
         if name != router and lease.outstanding and lease.ends > now
-    )
+    }
+
+
+def overlent(pots: Pots, now: int) -> dict[str, tuple[str, ...]]:
+    """Whom to recall from, because a balance fell under what is lent of it: a grant ended, a limit was
+    lowered. What they have reserved by then is all that may still be overdrawn."""
+    found = {name: tuple(_holders(pot, "", now)) for name, pot in pots.items() if pot.free < 0}
+    return {name: routers for name, routers in found.items() if routers}
 
 
 def _lend(
@@ -179,6 +191,11 @@ def move(pots: Pots, name: str, amount: int) -> Pots:
     """A pot's balance changes by what is no router's doing: credit, a correction, a new limit."""
     pot = pots.get(name, Pot(0))
     return {**pots, name: pot._replace(balance=pot.balance + amount)}
+
+
+def put(pots: Pots, name: str, balance: int, until: int = FOREVER) -> Pots:
+    """A pot's balance as its purse or its window says it is now, and until when that is so."""
+    return {**pots, name: pots.get(name, Pot(0))._replace(balance=balance, until=until)}
 
 
 def consume(pots: Pots, router: str, name: str, cost: int) -> Pots:
@@ -218,12 +235,13 @@ def agree(pots: Pots, router: str, spent: Mapping[str, int]) -> Pots:
 
 
 def renew(pots: Pots, router: str, now: int) -> tuple[Pots, Mapping[str, int]]:
-    """Prolong what a connected router holds; a pot that isn't in the answer is no longer lent to it."""
+    """Prolong what a connected router holds; a pot that isn't in the answer is over, or no longer lent
+    to it."""
     changed = dict(pots)
     ends = {}
     for name, pot in pots.items():
         lease = pot.leases.get(router)
-        if lease is not None and now < lease.ends + BLOCKED:
+        if lease is not None and now < lease.ends + BLOCKED and now < pot.until:
             ends[name] = min(now + TERM, pot.until)
             changed[name] = _with(pot, router, lease._replace(ends=ends[name]))
     return changed, ends

@@ -31,6 +31,8 @@ REFILL: Final = 4
 """A lease asks ahead when less than this part (a quarter) of its last fill is left."""
 DENIED_SECONDS: Final = 1.0
 """How long a refusal is believed without asking again."""
+EMPTY_SECONDS: Final = 3600.0
+"""How long the word that a pot is empty is believed, unless it is filled."""
 
 
 class Rates(NamedTuple):
@@ -120,7 +122,8 @@ class Wallet:
 
     def __init__(self) -> None:
         self._leases: dict[str, Lease] = {}
-        self._empty: set[str] = set()
+        self._empty: dict[str, float] = {}
+        self._touched: set[str] = set()
         self.low: dict[str, int] = {}
 
     # Requests
@@ -160,6 +163,7 @@ class Wallet:
             lease = self._lease(pot)
             lease.reserved -= amount
             lease.spent += actual
+        self._touched.update(reservation.pots)
 
     def release(self, reservation: Reservation) -> None:
         """A request ended without costing anything."""
@@ -195,7 +199,7 @@ class Wallet:
 
     def _dry(self, pot: str, lack: int, now: float) -> bool:
         """Whether we know that billing has not even so much."""
-        if pot in self._empty:
+        if now < self._empty.get(pot, now):
             return True
         lease = self._leases.get(pot)
         return lease is not None and now < lease.denied_until and lease.denied < max(1, lack)
@@ -221,7 +225,7 @@ class Wallet:
         lease.granted += amount
         lease.ends = ends
         lease.full = max(0, lease.granted - lease.spent - lease.reserved)
-        self._empty.discard(pot)
+        self._empty.pop(pot, None)
 
     def refused(self, pot: str, free: int, now: float) -> None:
         """Billing has no more than `free`; believed for a second, unless the pot is filled."""
@@ -234,13 +238,14 @@ class Wallet:
         """A question got no answer: the next may go."""
         self._lease(pot).asking = False
 
-    def emptied(self, pot: str) -> None:
-        """Billing told all: nothing is left, and nothing will come back."""
-        self._empty.add(pot)
+    def emptied(self, pot: str, now: float) -> None:
+        """Billing told all: nothing is left, and nothing will come back. After an hour we ask again, so
+        that pots whose window is over need no word from anybody to be forgotten."""
+        self._empty[pot] = now + EMPTY_SECONDS
 
     def filled(self, pot: str) -> None:
         """Billing told all: there is something again."""
-        self._empty.discard(pot)
+        self._empty.pop(pot, None)
         if (lease := self._leases.get(pot)) is not None:
             lease.denied_until = 0.0
 
@@ -304,11 +309,13 @@ class Wallet:
             idle = now >= max(lease.ends, lease.denied_until) and not lease.asking
             if idle and not lease.granted and not lease.reserved and not lease.spent:
                 del self._leases[pot]
+        self._empty = {pot: until for pot, until in self._empty.items() if now < until}
 
     def spent(self) -> dict[str, int]:
-        """What each lease has paid for since it began. Taken when a batch of the journal is cut, it
-        goes with the batch."""
-        return {pot: lease.spent for pot, lease in self._leases.items() if lease.granted}
+        """What leases have paid for since they began, where that has changed since we last said it. Taken
+        when a batch of the journal is cut, it stays with that batch until it is acknowledged."""
+        touched, self._touched = self._touched, set()
+        return {pot: self._leases[pot].spent for pot in touched if pot in self._leases}
 
     def _lease(self, pot: str) -> Lease:
         lease = self._leases.get(pot)

@@ -58,6 +58,8 @@ class Router:
     shipping: bool = False
     up: bool = True
     life: int = 0
+    linked: bool = True
+    session: int = 0  # what was said in an earlier one does not arrive
     admitted: int = 0
     refused: int = 0
 
@@ -167,7 +169,7 @@ class Run:
 
     def ship(self, router: Router) -> None:
         """One batch is under way at a time; it says what was spent when it was cut."""
-        if router.shipping or not router.journal or not router.up:
+        if router.shipping or not router.journal or not router.up or not router.linked:
             return
         router.shipping = True
         batch, router.journal = router.journal, []
@@ -195,8 +197,15 @@ class Run:
         self.told_empty = empty
         for router in self.routers:
             for name in self.names:
-                word = router.wallet.emptied if self.pots[name].exhausted else router.wallet.filled
-                self.at(self.link(), partial(word, name))
+                self.at(
+                    self.link(), partial(self.hear_word, router, name, self.pots[name].exhausted)
+                )
+
+    def hear_word(self, router: Router, name: str, empty: bool) -> None:
+        if empty:
+            router.wallet.emptied(name, self.now)
+        else:
+            router.wallet.filled(name)
 
     # Questions
 
@@ -206,27 +215,29 @@ class Run:
             self.question(router, {name: Want(need, 0)}, ahead=True)
 
     def question(self, router: Router, wants: dict[str, Want], *, ahead: bool = False) -> None:
-        if not router.up or not router.wallet.ask(wants, self.now):
+        if not router.linked or not router.wallet.ask(wants, self.now):
             return
-        self.at(self.link(), partial(self.answer, router, router.life, wants, self.now, ahead))
+        self.at(self.link(), partial(self.answer, router, router.session, wants, self.now, ahead))
 
     def answer(
-        self, router: Router, life: int, wants: dict[str, Want], sent: float, ahead: bool,
+        self, router: Router, session: int, wants: dict[str, Want], sent: float, ahead: bool,
         recalled: bool = False,
     ) -> None:  # fmt: skip
+        if router.session != session:
+            return
         before = {name: self.pots[name].free for name in wants}
         self.pots, found = leases.ask(
             self.pots, router.name, wants, self.us, routers=4, recalled=recalled, ahead=ahead
         )
         if isinstance(found, Recall):
-            again = partial(self.answer, router, life, wants, sent, ahead, True)
+            again = partial(self.answer, router, session, wants, sent, ahead, True)
             self.recall(found, again)
             return
         if isinstance(found, Granted):
             assert all(0 < found.amounts[name] <= before[name] for name in wants)
         lasts = TERM / US - (self.now - sent)
         self.at(
-            self.link(), partial(self.hear, router, life, wants, found, self.now + lasts - 0.03)
+            self.link(), partial(self.hear, router, session, wants, found, self.now + lasts - 0.03)
         )
 
     def recall(self, found: Recall, again: Callable[[], None]) -> None:
@@ -240,12 +251,12 @@ class Run:
         self.at((found.until - self.us) / US, partial(self.resume, number))
 
     def give(self, router: Router, pot: str, number: int) -> None:
-        if router.up:
+        if router.linked:
             amount = router.wallet.give_back(pot)
-            self.at(self.link(), partial(self.take, router, router.life, pot, amount, number))
+            self.at(self.link(), partial(self.take, router, router.session, pot, amount, number))
 
-    def take(self, router: Router, life: int, pot: str, amount: int, number: int) -> None:
-        if router.life == life:
+    def take(self, router: Router, session: int, pot: str, amount: int, number: int) -> None:
+        if router.session == session:
             self.pots = leases.give_back(self.pots, router.name, pot, amount)
         self.tell()
         if number in self.recalls:
@@ -258,9 +269,9 @@ class Run:
             self.recalls.pop(number)[1]()
 
     def hear(
-        self, router: Router, life: int, wants: dict[str, Want], found: Granted | Refused, ends: float
+        self, router: Router, session: int, wants: dict[str, Want], found: Granted | Refused, ends: float
     ) -> None:  # fmt: skip
-        if router.life != life or not router.up:
+        if router.session != session:
             return
         for name in wants:
             if isinstance(found, Granted):
@@ -286,7 +297,7 @@ class Run:
 
     def renew(self, router: Router) -> None:
         self.at(10, partial(self.renew, router))
-        if router.up:
+        if router.linked:
             self.pots, ends = leases.renew(self.pots, router.name, self.us)
             until = {name: self.now + end / US - self.us / US for name, end in ends.items()}
             router.wallet.renewed(self.names, until, self.now)
@@ -298,9 +309,38 @@ class Run:
         self.tell()
 
     def kill(self, router: Router) -> None:
+        self.cut(router)
         router.up = False
         router.life += 1
+
+    def cut(self, router: Router) -> None:
+        """Nothing that billing says arrives, nor the other way; requests go on."""
+        router.linked = False
+        router.session += 1
+        for name in self.names:
+            router.wallet.unanswered(name)
+        router.refused += len(router.waiting)
         router.waiting.clear()
+
+    def mend(self, router: Router) -> None:
+        """Its journal first, then what it holds; what ends meanwhile is in the next batch."""
+        if router.shipping:
+            self.at(0.1, partial(self.mend, router))
+            return
+        batch, router.journal = router.journal, []
+        self.ingest(router, router.life, batch, router.wallet.spent())
+        holds = router.wallet.holds()
+        self.at(self.link(), partial(self.mended, router, holds))
+
+    def mended(self, router: Router, holds: dict[str, int]) -> None:
+        self.pots, kept = leases.returned(self.pots, router.name, holds, self.us)
+        self.tell()
+        self.at(self.link(), partial(self.keep, router, kept, self.now + TERM / US - 0.03))
+
+    def keep(self, router: Router, kept: dict[str, int], ends: float) -> None:
+        router.wallet.kept(kept, ends)
+        router.linked = True
+        self.ship(router)
 
     def come_back(self, router: Router) -> None:
         """Its journal is shipped with what its streams had counted, then it says what it holds."""
@@ -320,7 +360,7 @@ class Run:
         self.pots, kept = leases.returned(self.pots, router.name, {}, self.us)
         assert kept == {}
         router.wallet = Wallet()
-        router.up = True
+        router.up = router.linked = True
         self.tell()
 
     # What must hold
@@ -410,6 +450,26 @@ def test_a_router_dies_and_comes_back(seed: int) -> None:
     run.drain()
     closed(run)
     assert run.back == []
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_router_is_cut_off_and_comes_back(seed: int) -> None:
+    run = Run(seed)
+    run.load(80, 15)
+    run.run(3)
+    lost = run.routers[seed % 4]
+    run.cut(lost)
+    run.run(31)
+    admitted = lost.admitted
+    run.run(run.rng.choice([1, 10, 60, 700]))
+    assert lost.admitted == admitted  # its lease had ended
+    run.mend(lost)
+    run.run(60)
+    assert lost.linked
+    run.load(60, 5)
+    run.run(60)
+    run.drain()
+    closed(run)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -86,6 +86,29 @@ def test_nobody_is_asked_who_has_nothing_or_is_not_there() -> None:
     assert answer == Refused({POT: 0})
 
 
+def test_a_recall_that_cannot_help_is_not_made() -> None:
+    pots: Pots = {**pot_of(100, a=60, b=40), "budget": Pot(3)}
+    _, answer = leases.ask(pots, "a", {POT: Want(90, 41)}, 0, routers=2)
+    assert answer == Refused({POT: 0})
+    _, answer = leases.ask(pots, "a", {POT: Want(90, 40)}, 0, routers=2)
+    assert isinstance(answer, Recall)
+    wants = {POT: Want(20, 5), "budget": Want(20, 5)}
+    _, answer = leases.ask(pots, "a", wants, 0, routers=2)
+    assert answer == Refused({POT: 0, "budget": 3})
+
+
+def test_a_balance_that_fell_under_what_is_lent_is_recalled() -> None:
+    pots: Pots = leases.put(pot_of(100, a=60, b=30), POT, 50, 10 * TERM)
+    assert leases.overlent(pots, 0) == {POT: ("a", "b")}
+    assert leases.overlent(pots, TERM) == {}
+    _, answer = leases.ask(pots, "b", {POT: Want(1, 1)}, 0, routers=2, recalled=True)
+    assert answer == Refused({POT: 0})
+    pots, kept = leases.returned(pots, "a", {POT: 60}, TERM)
+    assert kept == {POT: 20}
+    assert pots[POT].free == 0
+    assert leases.overlent(pots, TERM) == {}
+
+
 def test_a_question_ahead_of_need_bothers_nobody() -> None:
     _, answer = leases.ask(pot_of(100, b=95), "a", {POT: Want(6, 0)}, 0, routers=2, ahead=True)
     assert answer == Refused({POT: 5})
@@ -113,6 +136,7 @@ def test_a_pot_that_is_not_there_or_over_lends_nothing() -> None:
     assert isinstance(answer, Granted)
     assert answer.ends == {POT: 50}
     assert leases.renew(pots, "a", 10)[1] == {POT: 50}
+    assert leases.renew(pots, "a", 50)[1] == {}
 
 
 def test_usage_moves_money_from_lent_to_burned() -> None:

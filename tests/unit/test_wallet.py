@@ -113,6 +113,7 @@ def test_settling_replaces_the_worst_by_the_actual_once() -> None:
     wallet.release(other)
     assert wallet.unused("credit", 0) == 75
     assert wallet.spent() == {"credit": 25}
+    assert wallet.spent() == {}  # said already
 
 
 def test_the_smallest_lease_cuts_the_tokens_of_each_answer() -> None:
@@ -210,12 +211,17 @@ def test_a_refusal_is_believed_for_a_second() -> None:
 
 def test_an_empty_pot_is_refused_without_a_question() -> None:
     wallet = holding(credit=200)
-    wallet.emptied("credit")
+    wallet.emptied("credit", 0)
     asked = quote(RATES, 50, choices=1, max_tokens=50, longest=100)
     assert taken(wallet.reserve(ONE, asked, 0)).tokens == 10  # the last of it
     assert wallet.reserve(ONE, asked, 0) == Empty("credit")
+    assert wallet.reserve(ONE, asked, 3599) == Empty("credit")
+    assert isinstance(wallet.reserve(ONE, asked, 3600), NeedMore)
     wallet.filled("credit")
     assert isinstance(wallet.reserve(ONE, asked, 0), NeedMore)
+    wallet.emptied("credit", 0)
+    wallet.sweep(3600)
+    assert not wallet._empty
 
 
 def test_after_telling_what_it_holds_a_wallet_counts_from_there() -> None:
@@ -229,6 +235,8 @@ def test_after_telling_what_it_holds_a_wallet_counts_from_there() -> None:
     assert wallet.unused("credit", 80) == 46
     assert wallet.unused("budget", 80) == 0
     assert wallet.spent() == {"credit": 4}
+    wallet.settle(taken(wallet.reserve(ONE, Quote(10), 80)), 9)
+    assert wallet.spent() == {"credit": 13}
 
 
 def test_leases_of_which_nothing_is_left_are_forgotten() -> None:
