@@ -110,8 +110,7 @@ def balance(purse: Purse, now: int) -> int:
 
 
 def next_change(purse: Purse, now: int) -> int | None:
-    """The next instant after `now` at which time alone changes the balance: a lease on it must not
-    end later, or credit would be spent after its end."""
+    """The next instant after `now` at which time alone changes the balance."""
     instants = [
         instant
         for one in purse.grants
@@ -119,6 +118,26 @@ def next_change(purse: Purse, now: int) -> int | None:
         if instant is not None and instant > now and purse.of("grant", one.id)
     ]
     return min(instants, default=None)
+
+
+def term(purse: Purse, at: int) -> tuple[int, int]:
+    """The time around `at` in which no grant ends: from the last end up to the next one."""
+    ends = [one.expires for one in purse.grants if one.expires is not None]
+    before = max((end for end in ends if end <= at), default=0)
+    return before, min((end for end in ends if end > at), default=NEVER)
+
+
+def pot(purse: Purse, tenant: str, at: int) -> str:
+    """The name of the pot (`leases`) that what begins at `at` is paid from: a new one after each
+    end of a grant.
+
+    What routers were lent before may be of the grant that ended. In one pot it would be spent on, once
+    requests that reserved it end below their worst case. So leases on a pot end with its `term`,
+    nothing new is reserved there, and what is lent of older pots is kept back from the new one:
+
+        balance of the newest pot = balance(purse, now) - outstanding of all older ones
+    """
+    return f"credit:{tenant}:{purse.currency}:{term(purse, at)[0]}"
 
 
 def apply(purse: Purse, entries: Iterable[Entry]) -> Purse:

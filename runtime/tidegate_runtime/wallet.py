@@ -266,6 +266,13 @@ class Wallet:
         lease.full = 0
         return unused
 
+    def leftovers(self, now: float) -> dict[str, int]:
+        """Part with what is unused of leases that have ended. Said once a second while connected, it keeps
+        nothing back of a pot that is over (a window, a grant), though long answers still run on it."""
+        ended = [pot for pot, one in self._leases.items() if one.granted and now >= one.ends]
+        parted = {pot: self.give_back(pot) for pot in ended}
+        return {pot: amount for pot, amount in parted.items() if amount}
+
     # The leases as a whole
 
     def renewed(self, asked: Iterable[str], ends: Mapping[str, float], now: float) -> None:

@@ -106,6 +106,17 @@ def test_the_next_change_is_a_start_or_an_end_that_matters() -> None:
     assert credit.next_change(burned(purse, 7), 0) == 30  # nothing is left of the first
 
 
+def test_a_new_pot_begins_when_a_grant_ends() -> None:
+    purse = purse_of(grant("a", 7, expires=20), grant("b", 1, starts=10, expires=40))
+    assert [credit.term(purse, at) for at in (0, 19, 20, 39, 40)] == [
+        *((0, 20), (0, 20), (20, 40), (20, 40), (40, credit.NEVER)),
+    ]
+    names = [credit.pot(purse, "acme", at) for at in (0, 19, 20, 40)]
+    assert names[0] == names[1] == "credit:acme:USD:0"
+    assert names[2:] == ["credit:acme:USD:20", "credit:acme:USD:40"]
+    assert credit.pot(burned(purse, 7), "acme", 20) == names[2]  # whatever is left
+
+
 def test_a_correction_is_the_inverse_of_a_burn() -> None:
     purse = purse_of(grant("a", 5), grant("b", 7, created=1))
     assert burned(purse, 15, -2).sums == burned(purse, 13).sums

@@ -12,10 +12,12 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import pytest
 
-from tidegate_billing import leases
+from tidegate_billing import credit, leases
+from tidegate_billing.credit import Grant, Purse
 from tidegate_billing.leases import BLOCKED, TERM, Granted, Pots, Recall, Refused, Want
 from tidegate_billing.money import ATTO, plain
 from tidegate_runtime.wallet import (
@@ -48,13 +50,21 @@ class Asked:
     seconds: float
 
 
+class Told(NamedTuple):
+    """A settled request in a journal; `at`: when it was let in."""
+
+    cost: int
+    at: int
+    pots: tuple[str, ...]
+
+
 @dataclass
 class Router:
     name: str
     wallet: Wallet = field(default_factory=Wallet)
     waiting: list[Asked] = field(default_factory=list)
-    running: dict[int, tuple[Reservation, Asked]] = field(default_factory=dict)
-    journal: list[int] = field(default_factory=list)
+    running: dict[int, tuple[Reservation, Asked, int]] = field(default_factory=dict)
+    journal: list[Told] = field(default_factory=list)
     shipping: bool = False
     up: bool = True
     life: int = 0
@@ -147,7 +157,7 @@ class Run:
             self.no_more_than_there_is()
         router.admitted += 1
         number = next(self.turn)
-        router.running[number] = (held, asked)
+        router.running[number] = (held, asked, self.us)
         self.at(asked.seconds, partial(self.finish, router, router.life, number))
 
     def cost(self, held: Reservation, asked: Asked, share: float = 1.0) -> int:
@@ -157,12 +167,12 @@ class Run:
     def finish(self, router: Router, life: int, number: int) -> None:
         if router.life != life or number not in router.running:
             return
-        held, asked = router.running.pop(number)
+        held, asked, at = router.running.pop(number)
         left_early = self.rng.random() < 0.1
         cost = self.cost(held, asked, self.rng.random() if left_early else 1.0)
         self.error += max(0, cost - held.amount)
         router.wallet.settle(held, cost)
-        router.journal.append(cost)
+        router.journal.append(Told(cost, at, held.pots))
         self.ship(router)
 
     # Usage
@@ -178,16 +188,21 @@ class Run:
             self.rng.uniform(0.01, 2.0), partial(self.ingest, router, router.life, batch, spent)
         )
 
-    def ingest(self, router: Router, life: int, batch: list[int], spent: dict[str, int]) -> None:
+    def ingest(self, router: Router, life: int, batch: list[Told], spent: dict[str, int]) -> None:
         self.rng.shuffle(batch)
-        for cost in batch:
-            for name in self.names:
-                self.pots = leases.consume(self.pots, router.name, name, cost * self.billed // 100)
+        for told in batch:
+            self.burn(told)
+            for name in told.pots:
+                cost = told.cost * self.billed // 100
+                self.pots = leases.consume(self.pots, router.name, name, cost)
         if router.life == life:
             self.pots = leases.agree(self.pots, router.name, spent)
         router.shipping = False
         self.tell()
         self.ship(router)
+
+    def burn(self, told: Told) -> None:
+        """Usage is taken from a purse, where there is one."""
 
     def tell(self) -> None:
         """The snapshot stream: a pot is empty, or there is something again."""
@@ -303,7 +318,13 @@ class Run:
             router.wallet.renewed(self.names, until, self.now)
 
     def expire(self) -> None:
+        """Once a second: what is lost, at billing; what is left of pots that are over, at routers."""
         self.at(1, self.expire)
+        for router in self.routers:
+            if router.linked:
+                for pot, amount in router.wallet.leftovers(self.now).items():
+                    part = partial(self.take, router, router.session, pot, amount, -1)
+                    self.at(self.link(), part)
         self.pots, back = leases.expire(self.pots, self.us)
         self.back += back
         self.tell()
@@ -344,10 +365,10 @@ class Run:
 
     def come_back(self, router: Router) -> None:
         """Its journal is shipped with what its streams had counted, then it says what it holds."""
-        for held, asked in router.running.values():
+        for held, asked, at in router.running.values():
             cost = self.cost(held, asked, self.rng.random())
             self.error += max(0, cost - held.amount)
-            router.journal.append(cost)
+            router.journal.append(Told(cost, at, held.pots))
         router.running.clear()
         self.at(self.rng.uniform(0.1, 3), partial(self.begin, router))
 
@@ -388,7 +409,43 @@ class Run:
         self.run(30)
 
 
-SEEDS = range(25)
+class PurseRun(Run):
+    """The credit is a purse of grants. One ends in the middle of it, another comes late."""
+
+    def __init__(self, seed: int, *grants: Grant) -> None:
+        super().__init__(seed, pots=())
+        self.purse = Purse("USD")
+        for one in grants:
+            self.purse, _ = credit.issue(self.purse, one, self.us)
+        self.names = (self.name(),)
+        self.refresh()
+
+    def name(self) -> str:
+        return credit.pot(self.purse, "acme", self.us)
+
+    def burn(self, told: Told) -> None:
+        found = credit.burn(self.purse, told.cost, told.at)
+        self.purse = credit.apply(self.purse, found.entries)
+
+    def tell(self) -> None:
+        self.refresh()
+        super().tell()
+
+    def refresh(self) -> None:
+        """What is in the purse, less what is still lent of pots that are over."""
+        self.names = (self.name(),)
+        older = sum(pot.outstanding for name, pot in self.pots.items() if name not in self.names)
+        left = credit.balance(self.purse, self.us) - older
+        self.pots = leases.put(self.pots, self.name(), left, credit.term(self.purse, self.us)[1])
+
+    def expire(self) -> None:
+        """A grant's rest is moved when nothing that began before its end can come any more."""
+        super().expire()
+        late = self.us - BLOCKED - TERM
+        self.purse = credit.apply(self.purse, credit.expire(self.purse, late))
+
+
+SEEDS = range(15)
 
 
 def closed(run: Run) -> None:
@@ -450,6 +507,37 @@ def test_a_router_dies_and_comes_back(seed: int) -> None:
     run.drain()
     closed(run)
     assert run.back == []
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_grant_ends_while_it_is_lent(seed: int) -> None:
+    """Nothing of it is spent after its end, nothing of the others before it, and nobody owes."""
+    end = 1008 * US
+    first = Grant("first", CREDIT, "USD", 0, 0, end, 0)
+    second = Grant("second", CREDIT // 3, "USD", 0, 0, None, 0)
+    run = PurseRun(seed, first, second)
+    run.at(8, run.tell)
+    run.load(60, 10)
+    run.run(60)
+    run.drain()
+    owed = -run.purse.of("overdraft")
+    assert owed <= run.error < CREDIT // 100
+    assert run.purse.of("grant", "second") < SMALLEST.worst
+    run.run((BLOCKED + TERM) / US)
+    burned, gone = run.purse.of("revenue", "first"), run.purse.of("expired", "first")
+    assert burned + gone == CREDIT
+    assert gone > CREDIT // 10
+    assert sum(run.purse.sums.values()) == 0
+    run.purse, _ = credit.issue(
+        run.purse, Grant("third", CREDIT // 10, "USD", 0, 0, None, 1), run.us
+    )
+    run.tell()
+    assert run.pots[run.name()].balance == CREDIT // 10 - owed + run.purse.of("grant", "second")
+    run.load(20, 10)
+    run.run(20)
+    run.drain()
+    assert run.purse.of("grant", "third") < SMALLEST.worst
+    assert -run.purse.of("overdraft") <= run.error
 
 
 @pytest.mark.parametrize("seed", SEEDS)

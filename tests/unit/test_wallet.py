@@ -168,6 +168,18 @@ def test_a_recall_never_takes_what_is_reserved() -> None:
     assert wallet.holds() == {}
 
 
+def test_what_is_left_of_an_ended_lease_goes_back_bit_by_bit() -> None:
+    wallet = holding(credit=100, budget=7)
+    wallet.renewed(["budget"], {"budget": 60.0}, 1)
+    one = taken(wallet.reserve(ONE, Quote(60), 0))
+    assert wallet.leftovers(29.9) == {}
+    assert wallet.leftovers(30) == {"credit": 40}
+    assert wallet.leftovers(31) == {}
+    wallet.settle(one, 10)
+    assert wallet.leftovers(32) == {"credit": 50}
+    assert wallet.holds() == {"budget": 7}
+
+
 def test_one_question_per_pot_is_under_way() -> None:
     wallet = Wallet()
     assert wallet.ask(["credit", "budget"], 0)
