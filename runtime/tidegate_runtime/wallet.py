@@ -10,23 +10,29 @@ A reservation is what a request costs at most, if the prompt is as estimated: pr
 `max_tokens x n`. Settling replaces it by the price of what the engine counted. So a lease is overrun
 by the error of a prompt's estimate alone.
 
-**The prompt's estimate** is a third of the body's bytes and 32 (`prompt_tokens`). There is no tokenizer
-here: one per model would cost more than all the rest of admission. English is 4 to 5 bytes a token
-and its JSON adds some, so it is overestimated, by half or so; Chinese and Japanese in UTF-8 are 2 to 4
-bytes a token; long digits and random text go down to 1, so at worst the estimate is a third of
-the truth. A byte-level tokenizer never makes more tokens than bytes, hence the error is under two thirds
-of the body, times the price of a prompt token. What is not in the body (a template's own prose, an
-image behind an address) has to come with `extra`.
+**The prompt's estimate** (`prompt_tokens`) is a third of the body's bytes, but two thirds of its digits
+and of its bytes past ASCII, and 32 for the template. There is no tokenizer here: one per model would
+cost more than all the rest of admission. Against SmolLM2's (49,152 tokens) the estimate is, of the truth:
+
+    English, code 1.3   German 1.0   Russian 1.6   Chinese, Japanese, Thai 1.1   emoji 0.9
+    JSON of numbers 0.7   digits 0.7   hex 0.6   base64 0.5
+
+A byte-level tokenizer never makes more tokens than bytes, so the error is under two thirds of the body,
+times the price of a prompt token. What is not in the body (a template's own prose, an image behind
+an address) has to come with `extra`; an image inside the body counts as text, which is far too much.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 BYTES_PER_TOKEN: Final = 3
+_DEAR: Final = b"0123456789" + bytes(range(0x80, 0x100))
 TEMPLATE_TOKENS: Final = 32
 UNBOUNDED_TOKENS: Final = 4096
 """What a request that names no `max_tokens` gets when its lease can't cover all that the model could
 say. Reserving that would lock up the last credit for an answer that is rarely so long."""
+MOST: Final = 10**60
+"""What a request without pots has left: nobody's money is in question."""
 REFILL: Final = 4
 """A lease asks ahead when less than this part (a quarter) of its last fill is left."""
 DENIED_SECONDS: Final = 1.0
@@ -134,9 +140,11 @@ class Wallet:
         """Reserve a request's worst case in all of its pots, or in none. One without a bound of its own is content
         with `enough`."""
         left = self._least_left(pots, now)
-        if left >= quote.need:
-            tokens = quote.tokens if left >= quote.worst else quote.enough
+        fixed, each, tokens, enough = quote
+        if left >= fixed + each * tokens:
             return self._take(pots, quote, tokens, now)
+        if left >= fixed + each * enough:
+            return self._take(pots, quote, enough, now)
         return self._lacking(pots, quote, now)
 
     def squeeze(self, pots: tuple[str, ...], quote: Quote, now: float) -> Reservation | Empty:
@@ -160,7 +168,7 @@ class Wallet:
         if amount < 0:
             return
         for pot in reservation.pots:
-            lease = self._lease(pot)
+            lease = self._leases.get(pot) or self._lease(pot)
             lease.reserved -= amount
             lease.spent += actual
         self._touched.update(reservation.pots)
@@ -170,12 +178,23 @@ class Wallet:
         self.settle(reservation, 0)
 
     def _least_left(self, pots: Iterable[str], now: float) -> int:
-        return min(self.unused(pot, now) for pot in pots)
+        """`unused` of the smallest, in one loop: every request comes by here."""
+        least = MOST
+        for pot in pots:
+            lease = self._leases.get(pot)
+            if lease is None or now >= lease.ends:
+                return 0
+            left = lease.granted - lease.spent - lease.reserved
+            least = min(least, left)
+        return max(0, least)
 
     def _take(self, pots: tuple[str, ...], quote: Quote, tokens: int, now: float) -> Reservation:
-        amount = quote.fixed + quote.each * tokens
+        fixed, each, _, _ = quote
+        amount = fixed + each * tokens
         for pot in pots:
-            lease = self._lease(pot)  # what costs nothing needs none, and gets an empty one
+            lease = self._leases.get(pot) or self._lease(
+                pot
+            )  # what costs nothing needs none, and gets an empty one
             lease.reserved += amount
             left = lease.granted - lease.spent - lease.reserved
             if left * REFILL < lease.full and not lease.asking and now >= lease.denied_until:
@@ -331,9 +350,10 @@ class Wallet:
         return lease
 
 
-def prompt_tokens(size: int, extra: int = 0) -> int:
-    """How many tokens a prompt has whose request is `size` bytes (see above)."""
-    return -(-size // BYTES_PER_TOKEN) + TEMPLATE_TOKENS + extra
+def prompt_tokens(body: bytes, extra: int = 0) -> int:
+    """About how many tokens a request's prompt has (see above)."""
+    dear = len(body) - len(body.translate(None, _DEAR))
+    return -(-(len(body) + dear) // BYTES_PER_TOKEN) + TEMPLATE_TOKENS + extra
 
 
 def quote(

@@ -3,7 +3,7 @@
 from types import MappingProxyType
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -330,3 +330,20 @@ class Lending(RuleBasedStateMachine):
 
 TestLending = Lending.TestCase
 TestLending.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+@given(st.integers(1, 10**6), st.integers(1, 32), st.integers(1, 100))
+def test_routers_that_all_ask_once_get_shares_of_one_size(
+    balance: int, routers: int, need: int
+) -> None:
+    pots: Pots = pot_of(balance)
+    amounts = []
+    for router in range(routers):
+        pots, answer = leases.ask(pots, f"r{router}", {POT: Want(need, 1)}, 0, routers=routers)
+        if isinstance(answer, Granted):
+            amounts.append(answer.amounts[POT])
+    assert sum(amounts) + pots[POT].free == balance
+    if balance >= 2 * routers * need:
+        assert len(amounts) == routers  # nobody is left out while there is enough for all
+        assert min(amounts) >= min(max(amounts) * 6 // 10, need)
+        assert pots[POT].free >= balance * 4 // 10 or max(amounts) == need
