@@ -251,7 +251,8 @@ def returned(
     pots: Pots, router: str, holds: Mapping[str, int], now: int
 ) -> tuple[Pots, Mapping[str, int]]:
     """A router came back (or starts) under its name, has shipped its journal, and says what it
-    holds; how much of that it may keep.
+    holds; how much of that it may keep. So it does after a question without an answer, too: it may
+    have been lent what it never heard of. It may be said any number of times.
 
     What it doesn't name it has lost, and that returns to the pot. What had returned already is lent
     again if it is still free. Its leases count from here: nothing granted before, nothing consumed.

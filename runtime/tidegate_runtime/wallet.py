@@ -311,8 +311,8 @@ class Wallet:
         return any(lease.granted and now >= lease.ends for lease in self._leases.values())
 
     def holds(self) -> dict[str, int]:
-        """What we hold, reserved or not: true for billing once our journal is shipped. No question may be
-        under way, and nothing is given back, until `kept` brings the answer."""
+        """What we hold, reserved or not: true for billing once our journal is shipped. Until `kept`
+        brings the answer no question is under way, nothing is given back, and no batch says `spent`."""
         held = {}
         for pot, lease in self._leases.items():
             lease.told = lease.spent

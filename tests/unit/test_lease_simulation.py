@@ -349,14 +349,17 @@ class Run:
             self.at(0.1, partial(self.mend, router))
             return
         batch, router.journal = router.journal, []
-        self.ingest(router, router.life, batch, router.wallet.spent())
+        self.ingest(router, -1, batch, {})  # what was spent is counted anew from `kept` on
         holds = router.wallet.holds()
         self.at(self.link(), partial(self.mended, router, holds))
 
     def mended(self, router: Router, holds: dict[str, int]) -> None:
         self.pots, kept = leases.returned(self.pots, router.name, holds, self.us)
         self.tell()
-        self.at(self.link(), partial(self.keep, router, kept, self.now + TERM / US - 0.03))
+        if self.rng.random() < 0.3:  # the answer is lost: all of it once more
+            self.at(1, partial(self.mend, router))
+        else:
+            self.at(self.link(), partial(self.keep, router, kept, self.now + TERM / US - 0.03))
 
     def keep(self, router: Router, kept: dict[str, int], ends: float) -> None:
         router.wallet.kept(kept, ends)
