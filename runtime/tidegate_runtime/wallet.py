@@ -37,6 +37,8 @@ REFILL: Final = 4
 """A lease asks ahead when less than this part (a quarter) of its last fill is left."""
 DENIED_SECONDS: Final = 1.0
 """How long a refusal is believed without asking again."""
+FORGET_SECONDS: Final = 660.0
+"""Billing forgets a lease 10 minutes after its end."""
 EMPTY_SECONDS: Final = 3600.0
 """How long the word that a pot is empty is believed, unless it is filled."""
 
@@ -306,10 +308,6 @@ class Wallet:
             elif now >= lease.ends:
                 lease.granted = lease.spent = lease.full = 0
 
-    def lapsed(self, now: float) -> bool:
-        """Whether a lease has ended that still counts: before any question, tell `holds`."""
-        return any(lease.granted and now >= lease.ends for lease in self._leases.values())
-
     def holds(self) -> dict[str, int]:
         """What we hold, reserved or not: true for billing once our journal is shipped. Until `kept`
         brings the answer no question is under way, nothing is given back, and no batch says `spent`."""
@@ -330,10 +328,10 @@ class Wallet:
             lease.ends = ends
 
     def sweep(self, now: float) -> None:
-        """Forget leases of which nothing is left to say."""
+        """Forget leases that ended so long ago that billing has forgotten them, too."""
         for pot, lease in list(self._leases.items()):
-            idle = now >= max(lease.ends, lease.denied_until) and not lease.asking
-            if idle and not lease.granted and not lease.reserved and not lease.spent:
+            past = now >= max(lease.ends + FORGET_SECONDS, lease.denied_until)
+            if past and not lease.reserved and not lease.asking and pot not in self._touched:
                 del self._leases[pot]
         self._empty = {pot: until for pot, until in self._empty.items() if now < until}
 

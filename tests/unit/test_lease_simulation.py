@@ -321,6 +321,7 @@ class Run:
         """Once a second: what is lost, at billing; what is left of pots that are over, at routers."""
         self.at(1, self.expire)
         for router in self.routers:
+            router.wallet.sweep(self.now)
             if router.linked:
                 for pot, amount in router.wallet.leftovers(self.now).items():
                     part = partial(self.take, router, router.session, pot, amount, -1)

@@ -70,7 +70,7 @@ def test_what_is_free_needs_no_lease() -> None:
     asked = quote(Rates(0, 0), 100, choices=1, max_tokens=None, longest=100)
     one = taken(wallet.reserve(ONE, asked, 0))
     assert one.tokens == 100
-    wallet.sweep(100)
+    wallet.sweep(1000)
     wallet.settle(one, 0)
 
 
@@ -142,8 +142,6 @@ def test_nothing_is_admitted_on_a_lease_that_has_ended() -> None:
     wallet = holding(credit=100)
     assert isinstance(wallet.reserve(ONE, Quote(1), 29.9), Reservation)
     assert wallet.reserve(ONE, Quote(1), 30.0) == NeedMore({"credit": (1, 1)})
-    assert wallet.lapsed(30.0)
-    assert not wallet.lapsed(29.9)
     wallet.renewed(["credit"], {"credit": 60.0}, 30.0)
     assert wallet.unused("credit", 30.0) == 99
 
@@ -254,12 +252,17 @@ def test_after_telling_what_it_holds_a_wallet_counts_from_there() -> None:
     assert wallet.spent() == {"credit": 13}
 
 
-def test_leases_of_which_nothing_is_left_are_forgotten() -> None:
-    wallet = holding(credit=100)
-    wallet.give_back("credit")
-    wallet.sweep(29.0)
-    assert "credit" in wallet._leases
-    wallet.sweep(30.0)
+def test_leases_are_forgotten_when_billing_has_forgotten_them() -> None:
+    wallet = holding(credit=100, budget=50)
+    one = taken(wallet.reserve(ONE, Quote(60), 0))
+    wallet.sweep(689.0)
+    assert set(wallet._leases) == {"credit", "budget"}
+    wallet.sweep(690.0)
+    assert set(wallet._leases) == {"credit"}  # an answer still runs
+    wallet.settle(one, 10)
+    wallet.sweep(690.0)
+    assert wallet.spent() == {"credit": 10}  # and had to be told
+    wallet.sweep(690.0)
     assert not wallet._leases
 
 
