@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, and_, delete, or_, select
 
 from tidegate_billing import bulk, rating, rollup
 from tidegate_billing.entry import Rating, first_rating, rating_after, usage_of
+from tidegate_billing.prepaid import purses
 from tidegate_billing.rating import Counts
 from tidegate_billing.tables import ADJUSTMENT, EVENT, PARKED
 from tidegate_billing.tariff import Tariffs
@@ -170,6 +171,7 @@ def adjust(
     """Write what is taken off for events (rows of the ledger) and what they cost from here on."""
     rows = []
     totals: rollup.Totals = {}
+    charges: list[purses.Charge] = []
     for row, before, after in changes:
         rows.append(
             (
@@ -181,10 +183,15 @@ def adjust(
         event, at = usage_of(row), attempt_time(row.attempt_id)
         rollup.add(totals, event, at, before, sign=-1)
         rollup.add(totals, event, at, after)
+        if before is not None:
+            charges.append(purses.Charge(row.tenant, before.currency, at * 1000, -before.amount))
+        charges.append(purses.Charge(row.tenant, after.currency, at * 1000, after.amount))
         if before is None:
             _unpark(connection, row)
     bulk.insert_rows(connection, ADJUSTMENT, _COLUMNS, rows)
     rollup.post(connection, totals, {}, now)
+    owners = purses.purses_of(connection, {charge.tenant for charge in charges})
+    purses.burn(connection, owners, charges, purses.Why(why.reason, why.actor, why.note), now)
 
 
 def _unpark(connection: Connection, row: "Row[Any]") -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from tidegate_billing import money
 from tidegate_billing.usage import Usage
 
 FIELDS = Usage.__struct_fields__
@@ -16,6 +17,11 @@ class Rating(NamedTuple):
     amount_nano: int
     amount_atto: int
     currency: str
+
+    @property
+    def amount(self) -> int:
+        """In atto."""
+        return money.whole(self.amount_nano, self.amount_atto)
 
 
 def usage_of(row: Any) -> Usage:

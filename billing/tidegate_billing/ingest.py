@@ -17,6 +17,7 @@ from sqlalchemy import Connection, insert, select, update
 from tidegate_billing import bulk, partitions, rating, retention, rollup
 from tidegate_billing.entry import FIELDS, Rating
 from tidegate_billing.links import UsageBatch
+from tidegate_billing.prepaid import purses
 from tidegate_billing.tables import EVENT, JOURNAL, PARKED, REFUSED
 from tidegate_billing.tariff import Tariffs
 from tidegate_billing.usage import Usage, attempt_time, day_of, digest, problem
@@ -110,6 +111,7 @@ def ingest(
     fresh = [new for one in batches for new in one.fresh]
     ratings = rating.rate(connection, [(new.event, new.at) for new in fresh], memory.tariffs)
     _keep(connection, fresh, ratings, memory, now)
+    _burn(connection, fresh, ratings, now)
     _set_aside(connection, deliveries, batches, now)
     parked = {
         new.event_id
@@ -183,6 +185,24 @@ def _keep(
     names = ("attempt_month", "event_id", "tenant", "deployment")
     bulk.insert_rows(connection, PARKED, names, parked)
     rollup.post(connection, totals, memory.series, now)
+
+
+def _burn(
+    connection: Connection,
+    fresh: Sequence[Prepared],
+    ratings: Sequence[Rating | None],
+    now: int,
+) -> None:
+    """Take what new events cost out of their tenants' credit, where they have any."""
+    owners = purses.purses_of(connection, {new.event.tenant for new in fresh})
+    if not owners:
+        return
+    charges = [
+        purses.Charge(new.event.tenant, cost.currency, new.at * 1000, cost.amount)
+        for new, cost in zip(fresh, ratings, strict=True)
+        if cost is not None
+    ]
+    purses.burn(connection, owners, charges, purses.Why("usage"), now)
 
 
 def _set_aside(

@@ -1,4 +1,4 @@
-"""The ledger watched by itself: rollups against rows, now and then, with an alarm in words."""
+"""The ledger watched by itself: what has ended, and whether sums are those of their rows."""
 
 import asyncio
 import datetime as dt
@@ -7,6 +7,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tidegate_billing import conserve
 from tidegate_billing.database import DatabaseDown
+from tidegate_billing.prepaid import purses
 from tidegate_billing.service import Service, log, now
 
 EVERY_SECONDS = 900.0
@@ -25,10 +26,20 @@ async def compare(service: Service, at: int) -> list[conserve.Drift]:
     return found
 
 
+async def settle_credit(service: Service, at: int) -> None:
+    """Move what is left of grants that have ended, and look whether credit's sums are sound."""
+    ended = await service.database.write(lambda connection: purses.expire(connection, at))
+    if ended:
+        log.info("credit_expired", purses=ended)
+    for account in await service.database.read(purses.drift):
+        log.error("credit_drift", alarm=True, account="/".join(account))
+
+
 async def run(service: Service, every: float = EVERY_SECONDS) -> None:
-    """Compare at once and then again and again, for ever."""
+    """Look at once and then again and again, for ever."""
     while True:
         try:
+            await settle_credit(service, now())
             await compare(service, now())
         except (SQLAlchemyError, DatabaseDown) as error:
             log.warning("ledger_not_compared", error=type(error).__name__)

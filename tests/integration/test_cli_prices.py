@@ -134,3 +134,42 @@ def test_a_suggestion_is_a_draft_that_no_book_takes(billing: Billing, tmp_path: 
     done = tidegate(billing, "price-book", "write", "-f", str(file), code=1)
     assert "effectiveFrom" in done.stderr
     tidegate(billing, "price-book", "suggest", "no-such-model", code=1)
+
+
+def test_credit_from_the_grant_to_the_last_entry(billing: Billing, tmp_path: Path) -> None:
+    file = tmp_path / "book.yaml"
+    file.write_text(BOOK)
+    said(billing, "price-book", "write", "-f", str(file))
+    of = ("--tenant", "acme")
+    made = said(billing, "credit", "grant", "0.001", *of, "--expires", "30d", "--note", "a gift")
+    assert (made["amount"], made["left"], made["note"]) == ("0.001", "0.001", "a gift")
+    event = Usage(
+        attempt_id=uuid7(), kind="settlement", request_id="r", tenant="acme", project="p",
+        key_id="k", model="m", deployment="d/m", endpoint="chat", started_at=1,
+        prompt_tokens=750, outcome="completed", source="engine", billed=True,
+    )  # fmt: skip
+    billing.send(UsageBatch(journal="j", first=1, last=1, events=[event]))
+    (purse,) = said(billing, "credit", "show", *of)["data"]
+    assert (purse["balance"], purse["burned"], purse["owed"]) == ("-0.0005", "0.0015", "0.0005")
+    said(billing, "credit", "grant", "1", *of)
+    (purse,) = said(billing, "credit", "show", *of)["data"]
+    assert (purse["balance"], purse["owed"], purse["granted"]) == ("0.9995", "0", "1.001")
+    first, second = said(billing, "credit", "list", *of)["data"]
+    assert (first["left"], second["left"]) == ("0", "0.9995")
+    back = said(billing, "credit", "refund", second["id"], "0.5", "--note", "asked for it")
+    assert back["left"] == "0.4995"
+    tidegate(billing, "credit", "refund", second["id"], "0.5", "--note", "again", code=1)
+    said(billing, "credit", "void", second["id"], "--note", "a mistake")
+    (purse,) = said(billing, "credit", "show", *of)["data"]
+    assert (purse["balance"], purse["refunded"], purse["voided"]) == ("0", "0.5", "0.4995")
+    rows = said(billing, "credit", "entries", *of)["data"]
+    assert {row["kind"] for row in rows} == {"issue", "usage", "refund", "void"}
+    actions = said(billing, "audit", "list", *of, "--action", "credit.void")["data"]
+    assert len(actions) == 1
+    for bad in (("0",), ("-1",), ("x",), ("1", "--currency", "usd"), ("1e3",)):
+        done = (
+            tidegate(billing, "credit", "grant", *of, "--", *bad[:1], code=1)
+            if len(bad) == 1
+            else tidegate(billing, "credit", "grant", *bad, *of, code=1)
+        )
+        assert "allowed" in done.stderr

@@ -3,7 +3,7 @@
 A role counts inside the organization or the tenant of the service account that bears it; what is
 outside does not exist for it. The admin token is the platform's own and may do everything. What
 only the platform may do is in no role: to make organizations, to suspend or move a tenant (else a
-tenant could undo it), to say what things cost, and to read what spans tenants.
+tenant could undo it), to say what things cost, to give credit, and to read what spans tenants.
 """
 
 from typing import Final, Literal
@@ -31,6 +31,8 @@ Action = Literal[
     "invoice.read",
     "event.read",
     "contract.read",
+    "credit.read",
+    "credit.update",
     "price.update",
     "audit.read",
     "audit.verify",
@@ -46,7 +48,7 @@ _BUILDS: Final[frozenset[Action]] = frozenset(
     {"project.create", "project.update", "key.create", "key.update", "event.read"}
 )
 _PAYS: Final[frozenset[Action]] = frozenset(
-    {"invoice.read", "event.read", "contract.read", "audit.read"}
+    {"invoice.read", "event.read", "contract.read", "credit.read", "audit.read"}
 )
 _RULES: Final[frozenset[Action]] = frozenset(
     {
