@@ -1,0 +1,175 @@
+"""What tenants ask of their own account on the gateway: usage, costs, receipts.
+
+Billing answers; the router adds whose key it was and passes the answer on as it came. The data path
+must not notice: few questions are under way at once, each tenant has a share of them and of a
+second's, each has a deadline, and they have connections of their own. Nothing here is metered.
+"""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final
+
+import httpx
+import msgspec
+import structlog
+
+from tidegate_billing.links import KeyView, TenantInquiry
+from tidegate_runtime.boundary import bounded
+from tidegate_runtime.errors import PlatformError, Refusal, TenantError
+
+log = structlog.get_logger()
+
+if TYPE_CHECKING:
+    from tidegate_runtime.front import Front, Incoming
+    from tidegate_runtime.gate import Gate
+
+PREFIXES: Final = ("/v1/organization/", "/v1/generations/")
+AT_ONCE: Final = 32
+TENANT_AT_ONCE: Final = 8
+TENANT_PER_SECOND: Final = 20
+SECONDS: Final = 5.0
+_PASSED_ON: Final = frozenset({400, 404})
+"""Errors of billing that are the caller's to know."""
+
+
+class _Error(msgspec.Struct):
+    message: str
+    code: str
+    param: str | None = None
+
+
+class _Refused(msgspec.Struct):
+    error: _Error
+
+
+@contextlib.asynccontextmanager
+async def opened(gate: "Gate", url: str, token: str) -> AsyncIterator[None]:
+    """Let `gate` answer questions, from billing at `url`.
+
+    The client is for questions alone: they never wait for, or hold up, what ships usage."""
+    async with httpx.AsyncClient(
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=httpx.Timeout(SECONDS, connect=1.0),
+        limits=httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=4),
+        trust_env=False,
+    ) as client:
+        gate.account = Account(gate, client, url)
+        try:
+            yield
+        finally:
+            for inquiry in gate.account.live.copy():
+                inquiry.client_gone()
+
+
+class Account:
+    """Asks billing at `url` for tenants. `live`: the questions that are under way."""
+
+    def __init__(self, gate: "Gate", client: httpx.AsyncClient, url: str) -> None:
+        self.gate = gate
+        self.live: set[Inquiry] = set()
+        self._client = client
+        self._url = f"{url}/internal/inquiry"
+        self._second = 0
+        self._asked: Counter[str] = Counter()
+
+    def ask(self, front: "Front", incoming: "Incoming", key: KeyView) -> None:
+        """Begin to answer a question. Raises TenantError, PlatformError where it can't be."""
+        if incoming.method != b"GET":
+            raise TenantError(405, "method_not_allowed", f"{incoming.path[:200]} takes GET")
+        self._admit(key.tenant)
+        asked = TenantInquiry(tenant=key.tenant, path=incoming.path, query=incoming.query)
+        inquiry = Inquiry(self, front, incoming, key.tenant)
+        front.listener = inquiry
+        self.live.add(inquiry)
+        inquiry.begin(msgspec.json.encode(asked))
+
+    def _admit(self, tenant: str) -> None:
+        second = int(self.gate.loop.time())
+        if second != self._second:
+            self._second = second
+            self._asked.clear()
+        mine = sum(inquiry.tenant == tenant for inquiry in self.live)
+        if mine >= TENANT_AT_ONCE or self._asked[tenant] >= TENANT_PER_SECOND:
+            raise TenantError(
+                429,
+                "too_many_inquiries",
+                f"Too many questions about usage; allowed: {TENANT_AT_ONCE} at once and"
+                f" {TENANT_PER_SECOND} in a second",
+                retry_after=1,
+            )
+        if len(self.live) >= AT_ONCE:
+            raise PlatformError(503, "usage_busy", "Many ask about their usage now", retry_after=1)
+        self._asked[tenant] += 1
+
+    async def fetch(self, content: bytes) -> bytes:
+        """Billing's answer. Raises TenantError where it refuses, PlatformError where it is away."""
+        try:
+            async with asyncio.timeout(SECONDS):
+                answer = await self._client.post(self._url, content=content)
+        except (httpx.HTTPError, TimeoutError) as exc:
+            log.warning("inquiry_unanswered", error=type(exc).__name__)
+            raise _away() from exc
+        if answer.status_code == 200:
+            return answer.content
+        if answer.status_code in _PASSED_ON:
+            try:
+                error = msgspec.json.decode(answer.content, type=_Refused).error
+            except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+                raise _away() from exc
+            raise TenantError(answer.status_code, error.code, error.message, param=error.param)
+        log.warning("inquiry_failed", status=answer.status_code)
+        raise _away()
+
+
+def _away() -> PlatformError:
+    return PlatformError(
+        503,
+        "usage_unavailable",
+        "Usage and costs cannot be read now: billing is away. Inference goes on, and is recorded.",
+        retry_after=2,
+    )
+
+
+class Inquiry:
+    """One question under way; ends exactly once."""
+
+    __slots__ = ("_account", "_front", "_incoming", "_task", "tenant")
+
+    def __init__(self, account: Account, front: "Front", incoming: "Incoming", tenant: str) -> None:
+        self._account = account
+        self._front = front
+        self._incoming = incoming
+        self._task: asyncio.Task[bytes] | None = None
+        self.tenant = tenant
+
+    def begin(self, content: bytes) -> None:
+        """Ask billing."""
+        self._task = self._account.gate.loop.create_task(self._account.fetch(content))
+        self._task.add_done_callback(self._done)
+
+    @bounded
+    def _done(self, task: "asyncio.Task[bytes]") -> None:
+        gate = self._account.gate
+        self._account.live.discard(self)
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or self._front.listener is not self:
+            return
+        gate.heard_at = gate.loop.time()
+        if isinstance(error, Refusal):
+            gate.refuse(self._front, self._incoming, error)
+            return
+        gate.send(self._front, self._incoming, task.result())
+
+    def fail(self, *_: object) -> None:
+        """A fault of ours in this question (see `boundary`)."""
+        self._account.gate.fail(self._front, self._incoming)
+
+    def client_gone(self) -> None:
+        """Nobody waits for the answer."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def client_paused(self, paused: bool) -> None:
+        """The answer is one piece and is in memory anyhow."""
