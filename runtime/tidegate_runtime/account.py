@@ -1,13 +1,13 @@
 """What tenants ask of their own account on the gateway: usage, costs, receipts.
 
 Billing answers; the router adds whose key it was and passes the answer on as it came. The data path
-must not notice: few questions are under way at once, each tenant has a share of them and of a
-second's, each has a deadline, and they have connections of their own. Nothing here is metered.
+must not notice: few questions are under way at once, each tenant has a share of them and begins one
+at a time with a pause between, each has a deadline, and they have connections of their own. Nothing
+here is metered.
 """
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 PREFIXES: Final = ("/v1/organization/", "/v1/generations/")
 AT_ONCE: Final = 32
 TENANT_AT_ONCE: Final = 8
-TENANT_PER_SECOND: Final = 20
+PAUSE: Final = 0.02
+"""Between two questions of a tenant; who pages in a loop is slowed down, not refused."""
 SECONDS: Final = 5.0
+_KNOWN: Final = 1024
 _PASSED_ON: Final = frozenset({400, 404})
 """Errors of billing that are the caller's to know."""
 
@@ -71,40 +73,41 @@ class Account:
         self.live: set[Inquiry] = set()
         self._client = client
         self._url = f"{url}/internal/inquiry"
-        self._second = 0
-        self._asked: Counter[str] = Counter()
+        self._next: dict[str, float] = {}
 
     def ask(self, front: "Front", incoming: "Incoming", key: KeyView) -> None:
         """Begin to answer a question. Raises TenantError, PlatformError where it can't be."""
         if incoming.method != b"GET":
             raise TenantError(405, "method_not_allowed", f"{incoming.path[:200]} takes GET")
-        self._admit(key.tenant)
+        pause = self._admit(key.tenant)
         asked = TenantInquiry(tenant=key.tenant, path=incoming.path, query=incoming.query)
         inquiry = Inquiry(self, front, incoming, key.tenant)
         front.listener = inquiry
         self.live.add(inquiry)
-        inquiry.begin(msgspec.json.encode(asked))
+        inquiry.begin(msgspec.json.encode(asked), pause)
 
-    def _admit(self, tenant: str) -> None:
-        second = int(self.gate.loop.time())
-        if second != self._second:
-            self._second = second
-            self._asked.clear()
-        mine = sum(inquiry.tenant == tenant for inquiry in self.live)
-        if mine >= TENANT_AT_ONCE or self._asked[tenant] >= TENANT_PER_SECOND:
+    def _admit(self, tenant: str) -> float:
+        """How long a tenant's next question has to wait."""
+        if sum(inquiry.tenant == tenant for inquiry in self.live) >= TENANT_AT_ONCE:
             raise TenantError(
                 429,
                 "too_many_inquiries",
-                f"Too many questions about usage; allowed: {TENANT_AT_ONCE} at once and"
-                f" {TENANT_PER_SECOND} in a second",
+                f"Too many questions about usage; allowed: {TENANT_AT_ONCE} at once",
                 retry_after=1,
             )
         if len(self.live) >= AT_ONCE:
             raise PlatformError(503, "usage_busy", "Many ask about their usage now", retry_after=1)
-        self._asked[tenant] += 1
+        now = self.gate.loop.time()
+        if len(self._next) >= _KNOWN:
+            self._next = {name: at for name, at in self._next.items() if at > now}
+        begin = max(now, self._next.get(tenant, now))
+        self._next[tenant] = begin + PAUSE
+        return begin - now
 
-    async def fetch(self, content: bytes) -> bytes:
-        """Billing's answer. Raises TenantError where it refuses, PlatformError where it is away."""
+    async def fetch(self, content: bytes, pause: float) -> bytes:
+        """Billing's answer, asked after a pause. Raises TenantError where it refuses, PlatformError where it is away."""
+        if pause:
+            await asyncio.sleep(pause)
         try:
             async with asyncio.timeout(SECONDS):
                 answer = await self._client.post(self._url, content=content)
@@ -144,9 +147,9 @@ class Inquiry:
         self._task: asyncio.Task[bytes] | None = None
         self.tenant = tenant
 
-    def begin(self, content: bytes) -> None:
-        """Ask billing."""
-        self._task = self._account.gate.loop.create_task(self._account.fetch(content))
+    def begin(self, content: bytes, pause: float) -> None:
+        """Ask billing after a pause."""
+        self._task = self._account.gate.loop.create_task(self._account.fetch(content, pause))
         self._task.add_done_callback(self._done)
 
     @bounded

@@ -299,7 +299,10 @@ def test_a_new_price_makes_no_second_line(priced: Ledger) -> None:
 TIERS = {
     "name": "list", "currency": "USD", "effectiveFrom": "2026-01-01T00:00:00Z",
     "entries": [{"model": "m", "prices": {
-        "input": {"graduated": [{"upTo": 10, "price": "1000000"}, {"price": "1"}]},
+        "input": {
+            "kind": "graduated",
+            "tiers": [{"upTo": 10, "unitPrice": "1000000"}, {"unitPrice": "1"}],
+        },
         "output": "0",
     }}],
 }  # fmt: skip
