@@ -16,7 +16,7 @@ from tidegate_billing.rates.meters import METERS
 from tidegate_billing.rates.pipeline import Rate
 from tidegate_billing.rating import used
 from tidegate_billing.tenant_page import amount
-from tidegate_billing.usage import LAST_ID, Usage, attempt_day
+from tidegate_billing.usage import LAST_ID, Usage, attempt_day, attempt_time
 
 _ID: Final = re.compile(
     r"(req|chatcmpl|cmpl|embd)-([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})",
@@ -103,7 +103,8 @@ def receipt(entries: Sequence[Entry]) -> dict[str, object]:
         "price_pending": any(entry.rating is None for entry in billed),
         "usage": _tokens([usage_of(entry.row) for entry in billed]),
         "amounts": _amounts(entries),
-        "latency": _latency(first.started_at, last.finished_at),
+        "latency": _held(last.request_id, first.started_at)
+        | _latency(first.started_at, last.finished_at),
         "attempts": [_attempt(entry) for entry in entries],
     }
 
@@ -183,6 +184,13 @@ def _price(entry: Entry) -> dict[str, object] | None:
     return {"version": version, "currency": currency.lower(), "tiered": rate.linear is None} | {
         "lines": lines
     }
+
+
+def _held(request_id: str, started_at: int) -> dict[str, object]:
+    """When the request came, by its id, and how long it waited for an engine."""
+    received = attempt_time(request_id[-36:])
+    waited = max(0, started_at // 1000 - received)
+    return {"received_at": received / 1000, "held_seconds": waited / 1000}
 
 
 def _latency(started_at: int, finished_at: int) -> dict[str, object]:

@@ -142,7 +142,9 @@ def usage_result(question: Question, found: Found) -> dict[str, object]:
         "api_key_id": found.group.get("api_key_id"),
         "model": found.group.get("model"),
     }
-    return shown | ({"batch": None} if question.kind.name == "completions" else {})
+    if question.kind.name == "completions":
+        shown |= {"batch": None, "service_tier": None}
+    return shown
 
 
 def cost_result(question: Question, cost: Cost) -> dict[str, object]:

@@ -359,7 +359,10 @@ def receipt(ledger: Ledger, given: str, tenant: str = "team-b") -> dict[str, Any
 
 
 def test_a_receipt_says_what_a_request_cost_and_why_it_ended(priced: Ledger) -> None:
-    one = event(JULY, cached_tokens=2, cached_known=True, client_request_id="mine")
+    one = event(
+        JULY, cached_tokens=2, cached_known=True, client_request_id="mine",
+        started_at=int((JULY + 0.25) * 1e6),
+    )  # fmt: skip
     put(priced, one)
     found = receipt(priced, one.request_id)
     assert found is not None
@@ -375,7 +378,10 @@ def test_a_receipt_says_what_a_request_cost_and_why_it_ended(priced: Ledger) -> 
             "output_reasoning_tokens": 0, "total_tokens": 21,
         },
         "amounts": [{"value": 6.74e-06, "value_exact": "0.00000674", "currency": "usd"}],
-        "latency": {"started_at": float(JULY), "finished_at": JULY + 1.5, "seconds": 1.5},
+        "latency": {
+            "received_at": float(JULY), "held_seconds": 0.25, "started_at": JULY + 0.25,
+            "finished_at": JULY + 1.5, "seconds": 1.25,
+        },
     }  # fmt: skip
     assert attempt["price"] == {
         "version": 1, "currency": "usd", "tiered": False,
@@ -472,3 +478,32 @@ def test_pages_read_rollups_alone(priced: Ledger) -> None:
     text = " ".join(seen).lower()
     assert "rollup_day" in text
     assert not [table for table in ("event", "adjustment", "parked") if f"from {table}" in text]
+
+
+def test_queries_go_by_their_indexes(priced: Ledger) -> None:
+    if priced.kind != "sqlite":
+        pytest.skip("PostgreSQL plans by statistics, and reads small tables whole")
+    put(priced, *traffic(5, 20))
+    plans: list[str] = []
+
+    def explain(connection: Any) -> None:
+        def plan(_: Any, __: Any, statement: str, given: Any, *___: Any) -> None:
+            if statement.startswith("SELECT"):
+                raw = connection.connection.driver_connection
+                plans.extend(
+                    row[3] for row in raw.execute("EXPLAIN QUERY PLAN " + statement, given)
+                )
+
+        sqlalchemy_event.listen(connection, "before_cursor_execute", plan)
+        for path in KINDS:
+            asked = tenant_query.read(KINDS[path], "team-b", f"start_time={JULY - DAY + 60}", NOW)
+            tenant_usage.answer(connection, "team-b", asked)
+        tenant_receipt.find(connection, "team-b", f"chatcmpl-{uuid7()}")
+        tenant_receipt.find(connection, "team-b", f"req-{uuid7()}")
+
+    priced.read(explain)
+    assert any("rollup_minute USING PRIMARY KEY (series=? AND bucket" in line for line in plans)
+    assert any("event USING INDEX ix_event_request (request_id=?)" in p for p in plans)
+    assert not [p for p in plans if "ix_event_tenant (tenant=?)" in p]
+    assert any("(attempt_month=? AND event_id=?)" in p for p in plans)
+    assert not [p for p in plans if p.startswith(("SCAN event", "SCAN series", "SCAN rollup"))]

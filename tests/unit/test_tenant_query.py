@@ -232,6 +232,7 @@ def test_results_are_in_openais_words() -> None:
         "input_tokens": 5, "input_cached_tokens": 3, "output_tokens": 2,
         "input_audio_tokens": 0, "output_audio_tokens": 0, "num_model_requests": 1,
         "project_id": None, "user_id": None, "api_key_id": None, "model": "m", "batch": None,
+        "service_tier": None,
     }  # fmt: skip
     made = tenant_page.page(question, tenant_page.buckets(question)[:2], [(MARCH, result)])
     first, second = made["data"]  # type: ignore[misc]
