@@ -1,43 +1,30 @@
-"""Tenants, projects and keys in the database.
+"""What every part of billing needs of tenants and keys: their names, whether they are there, and
+what routers are told of them. How they are changed is in `who`.
 
 A tenant is named by its slug, which is its id everywhere: in resources, events and invoices. A
 key row holds a digest and the first characters; the key itself is in the one answer that made it.
 """
 
 import re
-import secrets
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from sqlalchemy import Connection, Select, insert, select, update
+import msgspec
+from sqlalchemy import BigInteger, Connection, Row, bindparam, insert, or_, select, update
 
-from tidegate_billing import keys
 from tidegate_billing.links import KeyView
-from tidegate_billing.tables import API_KEY, PROJECT, TENANT
+from tidegate_billing.tables import API_KEY, TENANT
+from tidegate_billing.usage import Usage
+from tidegate_billing.who import audit, views
+from tidegate_billing.who.actor import SYSTEM
+from tidegate_billing.who.scopes import Limits
+from tidegate_billing.who.tables import DEFAULT, ORGANIZATION
 
 SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 SLUG_ALLOWED = "1 to 63 characters A-Z, a-z, 0-9, ., _ and -, the first a letter or digit"
 NAME_LENGTH = 200
-
-
-class Key(NamedTuple):
-    """A key as lists show it. Times are microseconds; `revoked_at` None: it works."""
-
-    id: str
-    prefix: str
-    tenant: str
-    project: str
-    name: str
-    created_at: int
-    revoked_at: int | None
-
-
-class Made(NamedTuple):
-    """A key that was just made. `key` is shown once and kept nowhere."""
-
-    row: Key
-    key: str
-    view: KeyView
-    new_tenant: bool
+MINUTE = 60_000_000
+"""Microseconds that a key's last use may lag behind: it is not worth a write for each request."""
 
 
 def slug_error(value: str) -> str | None:
@@ -47,13 +34,69 @@ def slug_error(value: str) -> str | None:
     return f"{value[:80]!r} is not a name; allowed: {SLUG_ALLOWED}"
 
 
-def ensure_tenant(connection: Connection, tenant: str, now: int) -> bool:
+def name_error(value: str) -> str | None:
+    """What is wrong with a name for people, or None."""
+    if len(value) <= NAME_LENGTH and value.isprintable():
+        return None
+    return f"is not a name; allowed: up to {NAME_LENGTH} printable characters"
+
+
+def ensure_tenant(
+    connection: Connection,
+    tenant: str,
+    now: int,
+    *,
+    actor: str = SYSTEM.id,
+    organization: str = DEFAULT,
+    display_name: str = "",
+    time_zone: str = "UTC",
+) -> bool:
     """Make the tenant where it is missing; True where it was."""
-    known = connection.execute(select(TENANT.c.seq).where(TENANT.c.id == tenant)).scalar()
-    if known is not None:
+    if tenant_exists(connection, tenant):
         return False
-    connection.execute(insert(TENANT).values(id=tenant, created_at=now))
+    _ensure_default(connection, organization, now)
+    connection.execute(
+        insert(TENANT).values(
+            id=tenant,
+            created_at=now,
+            organization=organization,
+            display_name=display_name,
+            time_zone=time_zone,
+        )
+    )
+    row = connection.execute(select(TENANT).where(TENANT.c.id == tenant)).one()
+    audit.record(
+        connection,
+        actor=actor,
+        at=now,
+        action="tenant.create",
+        object_id=tenant,
+        organization=organization,
+        tenant=tenant,
+        after=tenant_view(row),
+    )
     return True
+
+
+def _ensure_default(connection: Connection, organization: str, now: int) -> None:
+    """The default organization comes with the migration; a database without it gets it here."""
+    if organization == DEFAULT:
+        known = select(ORGANIZATION.c.seq).where(ORGANIZATION.c.id == DEFAULT)
+        if connection.execute(known).scalar() is None:
+            connection.execute(insert(ORGANIZATION).values(id=DEFAULT, created_at=now))
+
+
+def tenant_view(row: "Row[Any]") -> views.Tenant:
+    """A tenant's row, as it is shown."""
+    return views.Tenant(
+        id=row.id,
+        name=row.id,
+        created_at=views.shown(row.created_at),
+        organization=row.organization,
+        display_name=row.display_name,
+        time_zone=row.time_zone,
+        suspended=row.suspended_at is not None,
+    )
 
 
 def tenant_exists(connection: Connection, tenant: str) -> bool:
@@ -62,99 +105,71 @@ def tenant_exists(connection: Connection, tenant: str) -> bool:
     return found is not None
 
 
-def tenants(connection: Connection, limit: int, after: str | None) -> list[tuple[str, int]] | None:
-    """(id, created_at) of tenants in the order they were made; None: no tenant is `after`."""
-    query = select(TENANT.c.id, TENANT.c.created_at).order_by(TENANT.c.seq).limit(limit)
-    if after is not None:
-        seq = connection.execute(select(TENANT.c.seq).where(TENANT.c.id == after)).scalar()
-        if seq is None:
-            return None
-        query = query.where(TENANT.c.seq > seq)
-    return [(row.id, row.created_at) for row in connection.execute(query)]
-
-
-def _ensure_project(connection: Connection, tenant: str, project: str, now: int) -> None:
-    known = connection.execute(
-        select(PROJECT.c.id).where(PROJECT.c.tenant == tenant, PROJECT.c.name == project)
-    ).scalar()
-    if known is None:
-        made = "proj_" + secrets.token_hex(10)
-        connection.execute(
-            insert(PROJECT).values(id=made, tenant=tenant, name=project, created_at=now)
-        )
-
-
-def make_key(
-    connection: Connection,
-    *,
-    tenant: str,
-    project: str,
-    name: str,
-    peppers: dict[int, bytes],
-    now: int,
-) -> Made:
-    """Make a key, and its tenant and project where they are missing."""
-    new_tenant = ensure_tenant(connection, tenant, now)
-    _ensure_project(connection, tenant, project, now)
-    key = keys.new_key()
-    version = keys.current(peppers)
-    row = Key("key_" + secrets.token_hex(10), keys.prefix(key), tenant, project, name, now, None)
-    digest = keys.digest(peppers[version], key.encode()).hex()
-    connection.execute(
-        insert(API_KEY).values(**row._asdict(), digest=digest, pepper_version=version)
-    )
-    view = KeyView(id=row.id, digest=digest, tenant=tenant, project=project, pepper_version=version)
-    return Made(row, key, view, new_tenant)
-
-
-def revoke_key(connection: Connection, key_id: str, now: int) -> Key | None:
-    """Revoke a key for good; a second time changes nothing. None: there is no such key."""
-    # every tenant: the platform's operator names a key by its id alone
-    connection.execute(
-        update(API_KEY)
-        .where(API_KEY.c.id == key_id, API_KEY.c.revoked_at.is_(None))
-        .values(revoked_at=now)
-    )
-    row = connection.execute(_key_columns().where(API_KEY.c.id == key_id)).first()
-    return None if row is None else Key._make(row)
-
-
-def list_keys(
-    connection: Connection, *, tenant: str | None, revoked: bool, limit: int, after: str | None
-) -> list[Key] | None:
-    """Keys in the order they were made; None: no key is `after`."""
-    query = _key_columns().order_by(API_KEY.c.seq).limit(limit)
-    if tenant is not None:
-        query = query.where(API_KEY.c.tenant == tenant)
-    if not revoked:
-        query = query.where(API_KEY.c.revoked_at.is_(None))
-    if after is not None:
-        seq = connection.execute(select(API_KEY.c.seq).where(API_KEY.c.id == after)).scalar()
-        if seq is None:
-            return None
-        query = query.where(API_KEY.c.seq > seq)
-    return [Key._make(row) for row in connection.execute(query)]
-
-
-def _key_columns() -> "Select[tuple[object, ...]]":
-    # every tenant: the columns only; the callers say which keys
-    return select(*(API_KEY.c[field] for field in Key._fields))
-
-
-def live_views(connection: Connection) -> list[KeyView]:
-    """Every key that works, as routers need it."""
-    columns = API_KEY.c
-    rows = connection.execute(
-        select(columns.id, columns.digest, columns.tenant, columns.project, columns.pepper_version)
-        .where(columns.revoked_at.is_(None))
-        .order_by(columns.seq)
-    )
-    return [
-        KeyView(id=key, digest=digest, tenant=tenant, project=project, pepper_version=pepper)
-        for key, digest, tenant, project, pepper in rows
-    ]
-
-
 def all_tenants(connection: Connection) -> list[str]:
     """The name of every tenant."""
     return [name for (name,) in connection.execute(select(TENANT.c.id).order_by(TENANT.c.seq))]
+
+
+def suspended_tenants(connection: Connection) -> list[str]:
+    """The names of those whose keys are refused."""
+    suspended = select(TENANT.c.id).where(TENANT.c.suspended_at.is_not(None))
+    return [name for (name,) in connection.execute(suspended.order_by(TENANT.c.seq))]
+
+
+def live_views(connection: Connection, now: int) -> list[KeyView]:
+    """Every key that works, as routers need it."""
+    # every tenant: the picture is for all of them
+    rows = connection.execute(
+        select(API_KEY)
+        .where(
+            API_KEY.c.revoked_at.is_(None),
+            or_(API_KEY.c.expires_at.is_(None), API_KEY.c.expires_at > now),
+        )
+        .order_by(API_KEY.c.seq)
+    )
+    return [key_view(row) for row in rows]
+
+
+def key_view(row: "Row[Any]") -> KeyView:
+    """A key's row, as routers need it."""
+    return KeyView(
+        id=row.id,
+        digest=row.digest,
+        tenant=row.tenant,
+        project=row.project,
+        pepper_version=row.pepper_version,
+        expires_at=row.expires_at,
+        models=_json(row.models, tuple[str, ...]),
+        routes=_json(row.routes, tuple[str, ...]),
+        limits=_json(row.limits, Limits),
+    )
+
+
+def _json(text: str | None, kind: Any) -> Any:
+    return None if text is None else msgspec.json.decode(text, type=kind)
+
+
+def last_use(events: Iterable[Usage], now: int) -> dict[str, int]:
+    """When each key was last used, by what routers told; a clock that is ahead counts as now."""
+    seen: dict[str, int] = {}
+    for event in events:
+        at = min(max(event.started_at, event.finished_at), now)
+        seen[event.key_id] = max(at, seen.get(event.key_id, 0))
+    return seen
+
+
+def touch(connection: Connection, seen: Mapping[str, int]) -> None:
+    """Keys were used, each last at `seen` (microseconds): for whoever keeps usage, in his
+    transaction. A row is written once a minute at most, and never set back."""
+    # every tenant: a router's batch has the usage of many
+    used = API_KEY.c.last_used_at
+    if seen:
+        connection.execute(
+            update(API_KEY)
+            .where(
+                API_KEY.c.id == bindparam("key"),
+                or_(used.is_(None), used <= bindparam("before", type_=BigInteger)),
+            )
+            .values(last_used_at=bindparam("seen", type_=BigInteger)),
+            [{"key": key, "seen": at, "before": at - MINUTE} for key, at in sorted(seen.items())],
+        )

@@ -41,6 +41,10 @@ CHUNK = 1000
 """Events that one pass rates."""
 
 
+class AdjustmentError(ValueError):
+    """What events cost can't be changed so; the message says which one and why."""
+
+
 class Why(NamedTuple):
     """Who changes what events cost, and why."""
 
@@ -149,7 +153,9 @@ def _price_again(
         if after is not None:
             changes.append((row, before, after))
         elif before is not None:
-            raise ValueError(f"{row.event_id} costs more than an event can; nothing was changed")
+            raise AdjustmentError(
+                f"{row.event_id} costs more than an event can; nothing was changed"
+            )
     counts.write(connection)
     adjust(connection, changes, why, now)
     return len(changes)

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from typing import cast
 
 import uvicorn
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from tidegate_billing import api, keys, ledger, metrics, service, settings
-from tidegate_billing.database import DatabaseError, connect, parse
+from tidegate_billing import api, keys, ledger, metrics, service, settings, watch
+from tidegate_billing.database import DatabaseDown, DatabaseError, connect, parse
 from tidegate_billing.service import Service, log
 from tidegate_billing.settings import SettingError
 from tidegate_billing.snapshot import Snapshots
@@ -141,7 +142,10 @@ def operations(billing: Service) -> Starlette:
         return PlainTextResponse("ok\n")
 
     async def readyz(_request: Request) -> Response:
-        await billing.database.read(ledger.unshipped)
+        try:
+            await billing.database.read(ledger.unshipped)
+        except (SQLAlchemyError, DatabaseDown) as error:
+            return PlainTextResponse(f"the database fails: {type(error).__name__}\n", 503)
         return PlainTextResponse("ok\n")
 
     async def show_metrics(_request: Request) -> Response:
@@ -192,11 +196,16 @@ async def serve(chosen: Settings, management: socket.socket, ops: socket.socket)
     log.info(
         "serving", port=_port(management), ops_port=_port(ops), pid=os.getpid(), host=chosen.host
     )
+    beside = [
+        asyncio.ensure_future(work) for work in (service.expire_keys(billing), watch.run(billing))
+    ]
     try:
         await asyncio.gather(
             servers[0].serve(sockets=[management]), servers[1].serve(sockets=[ops])
         )
     finally:
+        for task in beside:
+            task.cancel()
         await billing.database.close()
     log.info("stopped")
 

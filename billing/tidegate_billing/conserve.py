@@ -79,7 +79,9 @@ def _differences(ledger: Held, held: Held) -> Iterator[str]:
 
 def compare(connection: Connection, first: str, last: str) -> list[Drift]:
     """The rollups of days `first` to `last`, both included, against the ledger's rows."""
-    places = {table.name: _rollup(connection, table, width, first, last) for table, width in WIDTHS}
+    places = {
+        str(table.name): _rollup(connection, table, width, first, last) for table, width in WIDTHS
+    }
     return drifts(_ledger(connection, first, last), places)
 
 
@@ -179,7 +181,7 @@ def _rollup(
 
 def by_place(found: Iterable[Drift]) -> dict[str, int]:
     """Tokens (or, where only money or requests differ, 1) by which each place is off."""
-    totals = {table.name: 0 for table in (ROLLUP_MINUTE, ROLLUP_HOUR, ROLLUP_DAY)}
+    totals = {str(table.name): 0 for table in (ROLLUP_MINUTE, ROLLUP_HOUR, ROLLUP_DAY)}
     for one in found:
         totals[one.place] = totals.get(one.place, 0) + max(1, abs(one.tokens))
     return totals

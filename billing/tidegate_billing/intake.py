@@ -12,11 +12,11 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from tidegate_billing import ingest
+from tidegate_billing import accounts, ingest
 from tidegate_billing.database import Database, DatabaseDown
 from tidegate_billing.ingest import Delivery, Memory, Outcome
 
-TOGETHER = 4000
+TOGETHER = 2000
 """Events that one transaction takes, unless a single batch has more."""
 
 
@@ -59,7 +59,11 @@ class Intake:
         deliveries = [one.delivery for one in group]
 
         def transaction(connection: Connection) -> list[Outcome]:
-            return ingest.ingest(connection, deliveries, self._memory, self._clock())
+            now = self._clock()
+            outcomes = ingest.ingest(connection, deliveries, self._memory, now)
+            events = (ready.event for one in deliveries for ready in one.good)
+            accounts.touch(connection, accounts.last_use(events, now))
+            return outcomes
 
         try:
             outcomes = await self._database.write(transaction)

@@ -16,6 +16,7 @@ from typing import Literal
 import msgspec
 
 from tidegate_billing.usage import Usage
+from tidegate_billing.who.scopes import Limits
 
 
 class UsageBatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,14 +44,22 @@ class TenantInquiry(msgspec.Struct, frozen=True, kw_only=True):
     query: str = ""
 
 
-class KeyView(msgspec.Struct, frozen=True, kw_only=True):
-    """A live key as routers know it: `digest` is hex HMAC-SHA-256 under pepper `pepper_version`."""
+class KeyView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A live key as routers know it: `digest` is hex HMAC-SHA-256 under pepper `pepper_version`.
+
+    Fields since the second release have defaults, so that routers and billing of both releases
+    understand each other. `expires_at` is microseconds, null: never. `models` (names and globs) and
+    `routes` null: all."""
 
     id: str
     digest: str
     tenant: str
     project: str
     pepper_version: int = 1
+    expires_at: int | None = None
+    models: tuple[str, ...] | None = None
+    routes: tuple[str, ...] | None = None
+    limits: Limits | None = None
 
 
 class PriceView(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +71,8 @@ class PriceView(msgspec.Struct, frozen=True, kw_only=True):
 
 class SnapshotLine(msgspec.Struct, frozen=True, kw_only=True):
     """`snapshot`: everything, replacing what was known. `change`: upserts and removals.
-    `beat`: nothing new, the picture is current (every 5 s)."""
+    `beat`: nothing new, the picture is current (every 5 s). `suspended`: tenants whose keys are
+    refused, in a change those that are so now; `resumed`: those that are so no more."""
 
     type: Literal["snapshot", "change", "beat"]
     version: int
@@ -70,6 +80,8 @@ class SnapshotLine(msgspec.Struct, frozen=True, kw_only=True):
     removed_keys: list[str] = []
     prices: list[PriceView] = []
     tenants: list[str] = []
+    suspended: list[str] = []
+    resumed: list[str] = []
 
 
 class SnapshotAck(msgspec.Struct, frozen=True, kw_only=True):

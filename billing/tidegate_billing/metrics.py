@@ -8,7 +8,8 @@ from tidegate_billing.reconcile import Balance
 
 @dataclass
 class Metrics:
-    """Counts since the start; `drift` holds |unexplained| tokens by epoch, with its model."""
+    """Counts since the start; `drift` holds |unexplained| tokens by epoch, with its model;
+    `places` how far each rollup is from the ledger."""
 
     events: int = 0
     replays: int = 0
@@ -17,11 +18,16 @@ class Metrics:
     gaps: int = 0
     parked: int = 0
     drift: dict[str, tuple[str, int]] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
 
     def balanced(self, balances: Iterable[Balance]) -> None:
         """Take the newest result of each epoch."""
         for one in balances:
             self.drift[one.epoch] = (one.model, abs(one.unexplained))
+
+    def compared(self, places: dict[str, int]) -> None:
+        """Take the newest comparison of the ledger with its rollups."""
+        self.places = dict(places)
 
     def drifting(self) -> set[str]:
         """Epochs whose last balance had an unexplained rest."""
@@ -58,4 +64,10 @@ def render(metrics: Metrics, *, parked: int, unshipped: int, subscribers: int) -
     for model, tokens in metrics.drift.values():
         by_model[model] = by_model.get(model, 0) + tokens
     lines += [f'{name}{{model="{_label(model)}"}} {by_model[model]}' for model in sorted(by_model)]
+    name = "tidegate_ledger_drift_tokens"
+    lines += [
+        f"# HELP {name} Tokens by which a rollup parts from the ledger.",
+        f"# TYPE {name} gauge",
+    ]
+    lines += [f'{name}{{place="{place}"}} {off}' for place, off in sorted(metrics.places.items())]
     return "\n".join(lines) + "\n"

@@ -1,97 +1,125 @@
-"""The management API's OpenAPI document, written out: ten routes need no generator."""
+"""The management API's OpenAPI 3.1 document, made of the operations that its routes are made of."""
 
-from tidegate_billing.ledger import DIMENSIONS
+from collections.abc import Iterable
+from typing import Any
 
-_PAGE = [("limit", "rows a page"), ("after", "the id after which to go on")]
+import msgspec
 
+from tidegate_billing.frame import ETAGS, PREFIX, Operation, Query
+from tidegate_billing.web import MONTH, Problem
 
-def _operation(
-    summary: str,
-    query: list[tuple[str, str]] | None = None,
-    *,
-    path: str = "",
-    body: dict[str, str] | None = None,
-    status: str = "200",
-) -> dict[str, object]:
-    parameters: list[dict[str, object]] = [
-        {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
-        for name, text in query or []
-    ]
-    if path:
-        parameters.append(
-            {"name": path, "in": "path", "required": True, "schema": {"type": "string"}}
-        )
-    operation: dict[str, object] = {
-        "summary": summary,
-        "parameters": parameters,
-        "responses": {
-            status: {"description": "OK", "content": {"application/json": {}}},
-            "default": {"description": "An error: {error: {message, type, code, param}}"},
-        },
-    }
-    if body is not None:
-        properties = {name: {"type": "string", "description": text} for name, text in body.items()}
-        schema = {"type": "object", "properties": properties, "additionalProperties": False}
-        operation["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": schema}},
-        }
-    return operation
+_DESCRIPTION = """\
+Bearers of the admin token may do everything; a service account's token may do what its role allows,
+inside its organization or tenant, and what is outside answers as if it were not there.
 
+Lists are paged by `limit` and `after` (the id of the last row, or its `seq`), with `has_more`.
 
-_TENANT = ("tenant", "a tenant's name")
+A POST with an `Idempotency-Key` may be sent again for 24 hours and is done once; a key in its
+answer, or a token, is derived again for who knows the idempotency key, and is kept nowhere.
 
-DOCUMENT: dict[str, object] = {
-    "openapi": "3.1.0",
-    "info": {"title": "Tidegate management API", "version": "v1"},
-    "security": [{"admin": []}],
-    "components": {"securitySchemes": {"admin": {"type": "http", "scheme": "bearer"}}},
-    "paths": {
-        "/api/v1/tenants": {
-            "post": _operation("Make a tenant", body={"name": "its slug"}, status="201"),
-            "get": _operation("List tenants", _PAGE),
-        },
-        "/api/v1/keys": {
-            "post": _operation(
-                "Make a key; it is shown once",
-                body={"tenant": "made when missing", "project": "likewise", "name": "for people"},
-                status="201",
-            ),
-            "get": _operation("List keys", [_TENANT, ("revoked", "true | false"), *_PAGE]),
-        },
-        "/api/v1/keys/{id}": {"delete": _operation("Revoke a key for good", path="id")},
-        "/api/v1/usage": {
-            "get": _operation(
-                "Billed usage of a tenant",
-                [
-                    _TENANT,
-                    ("from", "first day, YYYY-MM-DD, UTC; default: this month's first"),
-                    ("to", "last day, included; default: today"),
-                    ("by", f"any of {', '.join(DIMENSIONS)}, comma-separated; default: model"),
-                ],
-            )
-        },
-        "/api/v1/invoices/{month}": {
-            "get": _operation(
-                "A tenant's invoice for a month",
-                [_TENANT, ("currency", "needed where the month has several")],
-                path="month",
-            )
-        },
-        "/api/v1/events": {
-            "get": _operation(
-                "Events of the ledger",
-                [
-                    _TENANT,
-                    ("request_id", "the gateway's x-request-id"),
-                    ("reason", "why not billed"),
-                    ("kind", "settlement (default) | attempt | orphan"),
-                    *_PAGE,
-                ],
-            )
-        },
-        "/api/v1/conservation": {
-            "get": _operation("Engine counters against the ledger", [("model", "only this model")])
-        },
+An object's ETag may be sent as `If-Match` with a change (it is optional); a change of what is not
+as it was then answers 412. Of a key's ETag, when the key was last used does not count."""
+
+_HEADERS: dict[str, dict[str, object]] = {
+    "Idempotency-Key": {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "the same for each repetition of one request, best a random UUID",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    },
+    "If-Match": {
+        "name": "If-Match",
+        "in": "header",
+        "description": "change the object only if this is still its ETag",
+        "schema": {"type": "string", "pattern": f"^({ETAGS})$"},
     },
 }
+_ERRORS = {"400": "Bad", "401": "Nobody", "403": "Forbidden", "404": "Missing", "default": "Other"}
+
+
+def document(operations: Iterable[Operation]) -> dict[str, object]:
+    """The document that describes `operations`."""
+    listed = list(operations)
+    kinds = _kinds(listed)
+    schemas, components = msgspec.json.schema_components(
+        kinds, ref_template="#/components/schemas/{name}"
+    )
+    refs = dict(zip((str(kind) for kind in kinds), schemas, strict=True))
+    paths: dict[str, dict[str, object]] = {}
+    for one in listed:
+        paths.setdefault(PREFIX + one.path, {})[one.method.lower()] = _operation(one, refs)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Tidegate management API", "version": "v1", "description": _DESCRIPTION},
+        "security": [{"bearer": []}],
+        "components": {
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "schemas": components,
+        },
+        "paths": paths,
+    }
+
+
+def _kinds(operations: list[Operation]) -> list[Any]:
+    kinds: dict[str, Any] = {str(Problem): Problem}
+    for one in operations:
+        for kind in (one.answer, one.body):
+            if kind is not None:
+                kinds[str(kind)] = kind
+    return list(kinds.values())
+
+
+def _operation(one: Operation, refs: dict[str, dict[str, Any]]) -> dict[str, object]:
+    schema = {"type": "object"} if one.answer is None else refs[str(one.answer)]
+    answer: dict[str, object] = {
+        "description": "OK",
+        "content": {"application/json": {"schema": schema}},
+    }
+    if one.versioned:
+        answer["headers"] = {"ETag": {"required": True, "schema": {"type": "string"}}}
+    errors = dict(_ERRORS)
+    if one.method in {"PATCH", "DELETE"} or one.path.endswith("/rotate"):
+        errors["412"] = "Changed meanwhile"
+    if one.method == "POST":
+        errors["422"] = "The idempotency key was used for another request"
+    problem = {"application/problem+json": {"schema": refs[str(Problem)]}}
+    responses: dict[str, object] = {str(one.status): answer}
+    responses.update(
+        (status, {"description": text, "content": problem}) for status, text in errors.items()
+    )
+    found: dict[str, object] = {
+        "operationId": f"{one.handler.__module__.rpartition('.')[2]}_{one.handler.__name__}",
+        "summary": one.summary,
+        "description": f"Needs `{one.action}`.",
+        "parameters": _parameters(one),
+        "responses": responses,
+    }
+    if one.body is not None:
+        content = {"application/json": {"schema": refs[str(one.body)]}}
+        found["requestBody"] = {"required": True, "content": content}
+    return found
+
+
+def _parameters(one: Operation) -> list[dict[str, object]]:
+    found = [_query(query) for query in one.query]
+    for part in one.path.split("/"):
+        if part.startswith("{"):
+            name = part.strip("{}")
+            pattern = f"^{MONTH.pattern}$" if name == "month" else r"^[A-Za-z0-9._-]+$"
+            schema = {"type": "string", "pattern": pattern}
+            found.append({"name": name, "in": "path", "required": True, "schema": schema})
+    if one.method == "POST":
+        found.append(_HEADERS["Idempotency-Key"])
+    if one.method in {"PATCH", "DELETE"} or one.path.endswith("/rotate"):
+        found.append(_HEADERS["If-Match"])
+    return found
+
+
+def _query(query: Query) -> dict[str, object]:
+    return {
+        "name": query.name,
+        "in": "query",
+        "required": query.required,
+        "description": query.text,
+        "schema": dict(query.schema),
+    }

@@ -14,7 +14,9 @@ from sqlalchemy import Connection, Row, insert, select, update
 from tidegate_billing import accounts, price
 from tidegate_billing.links import ModelPricing, PricedModel, PriceView, Pricing
 from tidegate_billing.price import Price
-from tidegate_billing.tables import MODEL, PRICE
+from tidegate_billing.tables import MODEL, PRICE, TENANT
+from tidegate_billing.who import audit
+from tidegate_billing.who.actor import OPERATOR
 
 
 class Version(NamedTuple):
@@ -115,7 +117,7 @@ def apply(connection: Connection, models: list[ModelPricing], now: int) -> Appli
         model.owner
         for model in models
         if accounts.slug_error(model.owner) is None
-        and accounts.ensure_tenant(connection, model.owner, now)
+        and accounts.ensure_tenant(connection, model.owner, now, actor=OPERATOR.id)
     ]
     answers = []
     changed = []
@@ -142,11 +144,50 @@ def _apply_one(connection: Connection, model: ModelPricing, now: int) -> tuple[P
     current = at(connection, model.deployment, now)
     moved = (None if current is None else current.price) != wanted
     if moved:
-        current = _add(connection, model.deployment, wanted, now)
+        before, current = current, _add(connection, model.deployment, wanted, now)
+        _recorded(connection, model.owner, before, current, now)
     if wanted is None or current is None:
         return _unpriced(model, reason), new or moved
     answer = PricedModel(deployment=model.deployment, priced=True, price_version=current.version)
     return answer, new or moved
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """A version, as the audit log shows it. `currency` empty: from here on there is no price."""
+
+    version: int
+    currency: str
+    input_per_million: str
+    output_per_million: str
+    cached_input_per_million: str | None
+
+
+def _listed(connection: Connection, version: Version | None) -> Listed | None:
+    if version is None:
+        return None
+    texts = [PRICE.c[name] for name in Listed.__struct_fields__]
+    row = connection.execute(select(*texts).where(PRICE.c.version == version.version)).one()
+    return Listed(**dict(zip(Listed.__struct_fields__, row, strict=True)))
+
+
+def _recorded(
+    connection: Connection, owner: str, before: Version | None, after: Version, now: int
+) -> None:
+    """Write down a change of price. The operator tells us of it, whoever changed the resource."""
+    organization = connection.execute(
+        select(TENANT.c.organization).where(TENANT.c.id == owner)
+    ).scalar()
+    audit.record(
+        connection,
+        actor=OPERATOR.id,
+        at=now,
+        action="price.set",
+        object_id=after.deployment,
+        organization=organization,
+        tenant=owner,
+        before=_listed(connection, before),
+        after=_listed(connection, after),
+    )
 
 
 def _unpriced(model: ModelPricing, reason: str) -> PricedModel:

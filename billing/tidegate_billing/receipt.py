@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from tidegate_billing import money
-from tidegate_billing.entry import Rating, usage_of
+from tidegate_billing.entry import Rating, usage_of, used
 from tidegate_billing.line_items import unit_of
 from tidegate_billing.rates import pipeline
 from tidegate_billing.rates.meters import METERS
 from tidegate_billing.rates.pipeline import Rate
-from tidegate_billing.rating import used
 from tidegate_billing.tenant_page import amount
 from tidegate_billing.usage import LAST_ID, Usage, attempt_day, attempt_time
 

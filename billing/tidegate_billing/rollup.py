@@ -7,12 +7,14 @@ the ledger does not say, it can be emptied and rebuilt from there to the same nu
 
 import datetime as dt
 import hashlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, and_, delete, false, insert, not_, or_, select
 
 from tidegate_billing import bulk, retention
+from tidegate_billing.bulk import Target
 from tidegate_billing.entry import (
     FIELDS,
     Rating,
@@ -37,6 +39,7 @@ from tidegate_billing.usage import Usage, attempt_time
 DAY_MINUTES = 1440
 WIDTHS = ((ROLLUP_MINUTE, 1), (ROLLUP_HOUR, 60), (ROLLUP_DAY, DAY_MINUTES))
 """Each rollup and the minutes in its bucket."""
+_ROLLUPS = [Target(table, ("series", "bucket"), width) for table, width in WIDTHS]
 MINUTE_MS = 60_000
 EPOCH = dt.date(1970, 1, 1)
 FLUSH = 200_000
@@ -106,32 +109,14 @@ def add(totals: Totals, event: Usage, at: int, rating: Rating | None, sign: int 
 
 def post(connection: Connection, totals: Totals, known: Numbers, now: int) -> None:
     """Add to every rollup, and to the outbox's open sheet."""
+    sheet = Target(OUTBOX, ("series", "sheet"), 0, open_sheet(connection, now))
+    _add(connection, totals, known, [*_ROLLUPS, sheet])
+
+
+def _add(connection: Connection, totals: Totals, known: Numbers, targets: Sequence[Target]) -> None:
     _number(connection, {series for series, _ in totals}, known)
-    _add(connection, totals, known)
-    sheet = open_sheet(connection, now)
-    told = _coarser(totals, known, 0, sheet)
-    bulk.add_rows(connection, OUTBOX, ("series", "sheet", *SUMS), told)
-
-
-def _add(connection: Connection, totals: Totals, known: Numbers) -> None:
-    for table, width in WIDTHS:
-        rows = _coarser(totals, known, width)
-        bulk.add_rows(connection, table, ("series", "bucket", *SUMS), rows)
-
-
-def _coarser(totals: Totals, known: Numbers, width: int, bucket: int = 0) -> list[tuple[int, ...]]:
-    """Rows by series and bucket of `width` minutes; of width 0: all in `bucket`."""
-    rows: dict[tuple[int, int], list[int]] = {}
-    for (series, minute), sums in totals.items():
-        key = (known[series], minute // width if width else bucket)
-        row = rows.get(key)
-        if row is None:
-            rows[key] = sums[:]
-        else:
-            for position, value in enumerate(sums):
-                row[position] += value
-    # In one order everywhere, so that two that write never wait for each other in a ring.
-    return [(*key, *rows[key]) for key in sorted(rows)]
+    rows = {(known[series], minute): sums for (series, minute), sums in totals.items()}
+    bulk.add_rows(connection, targets, SUMS, rows)
 
 
 def identity(series: SeriesKey) -> str:
@@ -217,6 +202,5 @@ def _minutes(month: str) -> tuple[int, int]:
 
 
 def _flush(connection: Connection, totals: Totals, known: Numbers) -> None:
-    _number(connection, {series for series, _ in totals}, known)
-    _add(connection, totals, known)
+    _add(connection, totals, known, _ROLLUPS)
     totals.clear()

@@ -1,5 +1,6 @@
 """What billing's routes work with, and the few steps that more than one of them takes."""
 
+import asyncio
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from tidegate_billing.snapshot import Snapshots
 LIVE_SECONDS = 2.0
 """How long the operator may take to read its running engines."""
 
+EXPIRE_SECONDS = 60.0
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger("billing")
 
 
@@ -29,7 +32,9 @@ def now() -> int:
 
 @dataclass(frozen=True)
 class Service:
-    """Everything a route needs. `operator_url` empty: there is no operator to ask."""
+    """Everything a route needs. `operator_url` empty: there is no operator to ask. `changing` is held
+    from a change's transaction until the picture has it: else a key that was changed and then
+    revoked could come to routers in the other order, and live on."""
 
     database: Database
     snapshots: Snapshots
@@ -38,6 +43,7 @@ class Service:
     peppers: dict[int, bytes]
     operator_url: str = ""
     metrics: Metrics = field(default_factory=Metrics)
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     intake: Intake = field(init=False)
 
     def __post_init__(self) -> None:
@@ -49,13 +55,27 @@ async def load(service: Service) -> None:
     """Fill the picture for routers from the database."""
 
     def query(connection: Connection) -> None:
+        live = accounts.live_views(connection, now())
+        lost = [key.id for key in live if key.pepper_version not in service.peppers]
+        if lost:
+            log.error("keys_without_pepper", alarm=True, keys=len(lost), first=lost[0])
         service.snapshots.load(
-            accounts.live_views(connection),
+            live,
             pricebook.views(connection, now()),
             accounts.all_tenants(connection),
+            accounts.suspended_tenants(connection),
         )
 
     await service.database.read(query)
+
+
+async def expire_keys(service: Service) -> None:
+    """Take expired keys out of the picture for ever, once in EXPIRE_SECONDS."""
+    while True:
+        await asyncio.sleep(EXPIRE_SECONDS)
+        over = service.snapshots.expire(now())
+        if over:
+            log.info("keys_expired", keys=len(over), first=over[0])
 
 
 async def live_counters(service: Service) -> list[EngineCounters]:

@@ -46,15 +46,21 @@ class Snapshots:
         self._keys: dict[str, KeyView] = {}
         self._prices: dict[str, PriceView] = {}
         self._tenants: dict[str, None] = {}
+        self._suspended: dict[str, None] = {}
         self._waiters: set[asyncio.Future[None]] = set()
 
     def load(
-        self, keys: Iterable[KeyView], prices: Iterable[PriceView], tenants: Iterable[str]
+        self,
+        keys: Iterable[KeyView],
+        prices: Iterable[PriceView],
+        tenants: Iterable[str],
+        suspended: Iterable[str] = (),
     ) -> None:
         """Set the whole picture, before anyone subscribes."""
         self._keys = {key.id: key for key in keys}
         self._prices = {price.deployment: price for price in prices}
         self._tenants = dict.fromkeys(tenants)
+        self._suspended = dict.fromkeys(suspended)
 
     def change(
         self,
@@ -63,6 +69,8 @@ class Snapshots:
         removed_keys: Iterable[str] = (),
         prices: Iterable[PriceView] = (),
         tenants: Iterable[str] = (),
+        suspended: Iterable[str] = (),
+        resumed: Iterable[str] = (),
     ) -> int:
         """Take a change that is durable, send it to everyone, and return its version."""
         self.version += 1
@@ -73,12 +81,17 @@ class Snapshots:
             removed_keys=list(removed_keys),
             prices=list(prices),
             tenants=list(tenants),
+            suspended=list(suspended),
+            resumed=list(resumed),
         )
         self._keys.update((key.id, key) for key in line.keys)
         for key_id in line.removed_keys:
             self._keys.pop(key_id, None)
         self._prices.update((price.deployment, price) for price in line.prices)
         self._tenants.update(dict.fromkeys(line.tenants))
+        self._suspended.update(dict.fromkeys(line.suspended))
+        for tenant in line.resumed:
+            self._suspended.pop(tenant, None)
         encoded = encode(line)
         for subscriber in self.subscribers:
             if len(subscriber.queue) >= QUEUE:
@@ -88,6 +101,20 @@ class Snapshots:
                 subscriber.queue.append(encoded)
             subscriber.wake.set()
         return self.version
+
+    def expire(self, now: int) -> list[str]:
+        """Take keys whose time is over out of the picture; which those were.
+
+        Routers refuse them by their own clock before that. This keeps the picture from growing for
+        ever, and ends them at a router whose clock is wrong, or which is of an older release."""
+        over = [
+            key.id
+            for key in self._keys.values()
+            if key.expires_at is not None and key.expires_at <= now
+        ]
+        if over:
+            self.change(removed_keys=over)
+        return over
 
     def ack(self, router: str, version: int) -> bool:
         """A router's word on how far it got; False: it has no stream."""
@@ -156,6 +183,7 @@ class Snapshots:
             keys=list(self._keys.values()),
             prices=list(self._prices.values()),
             tenants=list(self._tenants),
+            suspended=list(self._suspended),
         )
 
     def _leave(self, subscriber: Subscriber) -> None:

@@ -6,8 +6,10 @@ Times are microseconds since the epoch; an amount is two columns (`money.halves`
 rebuilt (`rollup.rebuild`).
 """
 
-from sqlalchemy import BigInteger, Column, Index, Integer, Table, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Index, Integer, Table, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
+
+from tidegate_billing.who.tables import revision, words
 
 ID = BigInteger().with_variant(Integer, "sqlite")
 
@@ -31,6 +33,11 @@ class Tenant(SQLModel, table=True):
     seq: int | None = Field(default=None, sa_column=_serial())
     id: str = Field(unique=True)
     created_at: int = Field(sa_column=_count())
+    organization: str | None = Field(default=None, foreign_key="organization.id", index=True)
+    display_name: str = Field(sa_column=words())
+    time_zone: str = Field(sa_column=words("UTC"))
+    suspended_at: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    revision: int = Field(sa_column=revision())
 
 
 class Project(SQLModel, table=True):
@@ -41,10 +48,13 @@ class Project(SQLModel, table=True):
     tenant: str = Field(foreign_key="tenant.id")
     name: str
     created_at: int = Field(sa_column=_count())
+    display_name: str = Field(sa_column=words())
+    archived_at: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    revision: int = Field(sa_column=revision())
 
 
 class ApiKey(SQLModel, table=True):
-    """A key's digest under a pepper; the key itself is nowhere."""
+    """A key's digest under a pepper; the key itself is nowhere. Scopes and limits are JSON."""
 
     __tablename__ = "api_key"
     __table_args__ = {"sqlite_autoincrement": True}
@@ -58,6 +68,13 @@ class ApiKey(SQLModel, table=True):
     name: str
     created_at: int = Field(sa_column=_count())
     revoked_at: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    expires_at: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    last_used_at: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    models: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    routes: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    limits: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    rotated_from: str | None = None
+    revision: int = Field(sa_column=revision())
 
 
 class Model(SQLModel, table=True):

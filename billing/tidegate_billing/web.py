@@ -4,7 +4,8 @@ import contextlib
 import datetime as dt
 import hmac
 import re
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from http import HTTPStatus
 from typing import TypeVar
 
 import msgspec
@@ -13,34 +14,69 @@ from starlette.responses import Response
 
 T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
-MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
+MONTH = re.compile(r"2[0-9]{3}-(0[1-9]|1[0-2])")
+"""Months in which there can be an event; at the ends of the calendar its arithmetic fails."""
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 BODY_LIMIT = 64 * 1024 * 1024
 """Bytes of the largest body we read."""
 
 
+class ErrorBody(msgspec.Struct, frozen=True):
+    """The error in OpenAI's shape, which programs of before read."""
+
+    message: str
+    type: str
+    code: str
+    param: str | None
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """An error as RFC 9457 has it; `code` is stable and for programs, `detail` is for people."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    param: str | None
+    error: ErrorBody
+
+
 class ApiError(Exception):
     """An answer that is an error: the caller's parameter `param` was wrong, or ours failed."""
 
-    def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.param = param
+        self.headers = headers
 
     def response(self) -> Response:
-        """The error in OpenAI's shape."""
-        kinds = {401: "authentication_error", 404: "not_found_error"}
+        """The error as a problem document that holds OpenAI's shape too."""
+        kinds = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
         kind = "server_error" if self.status >= 500 else kinds.get(self.status)
-        body = {
-            "message": self.message,
-            "type": kind or "invalid_request_error",
-            "code": self.code,
-            "param": self.param,
-        }
-        headers = {"www-authenticate": "Bearer"} if self.status == 401 else None
-        return reply({"error": body}, self.status, headers)
+        problem = Problem(
+            type=f"urn:tidegate:problem:{self.code}",
+            title=HTTPStatus(self.status).phrase,
+            status=self.status,
+            detail=self.message,
+            code=self.code,
+            param=self.param,
+            error=ErrorBody(self.message, kind or "invalid_request_error", self.code, self.param),
+        )
+        headers = {"www-authenticate": "Bearer"} if self.status == 401 else {}
+        headers.update(self.headers or {})
+        content = msgspec.json.encode(problem)
+        return Response(content, self.status, headers, media_type="application/problem+json")
 
 
 def bad(param: str, message: str) -> ApiError:
@@ -58,26 +94,43 @@ def guarded(token: str, handler: Handler) -> Handler:
     expected = token.encode()
 
     async def check(request: Request) -> Response:
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        right = hmac.compare_digest(given.strip().encode("utf-8", "replace"), expected)
-        if scheme.lower() != "bearer" or not right:
-            raise ApiError(
-                401, "invalid_token", "the Authorization header needs the right Bearer token"
-            )
+        if not hmac.compare_digest(bearer(request), expected):
+            raise wrong_token()
         return await handler(request)
 
     return check
 
 
+def bearer(request: Request) -> bytes:
+    """The request's Bearer token; empty where it has none."""
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    return given.strip().encode("utf-8", "replace") if scheme.lower() == "bearer" else b""
+
+
+def wrong_token() -> ApiError:
+    """Nobody we know asks."""
+    return ApiError(401, "invalid_token", "the Authorization header needs the right Bearer token")
+
+
 async def body(request: Request, kind: type[T]) -> T:
     """The request's JSON as `kind`. Raises ApiError, which names the field."""
+    return decode(await raw(request), kind)
+
+
+async def raw(request: Request) -> bytes:
+    """The request's body. Raises ApiError where it is too large."""
     read = bytearray()
     async for chunk in request.stream():
         read += chunk
         if len(read) > BODY_LIMIT:
             raise ApiError(413, "body_too_large", f"the body is over {BODY_LIMIT} bytes")
+    return bytes(read)
+
+
+def decode(content: bytes, kind: type[T]) -> T:
+    """JSON as `kind`. Raises ApiError, which names the field."""
     try:
-        return msgspec.json.decode(bytes(read), type=kind)
+        return msgspec.json.decode(content, type=kind)
     except msgspec.ValidationError as error:
         found = re.search(r"`\$\.?([^`]*)`$", str(error)) or re.search(
             r"field `([^`]+)`", str(error)
@@ -97,6 +150,8 @@ def only(request: Request, allowed: Collection[str]) -> None:
             raise bad(name, "given more than once; allowed: once")
         if values == [""]:
             raise bad(name, "is empty; leave it out or give it a value")
+        if "\0" in values[0]:  # PostgreSQL has no text with one
+            raise bad(name, "has a NUL character; allowed: text without one")
 
 
 def limit(request: Request, default: int, most: int) -> int:

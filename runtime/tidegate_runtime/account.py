@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from tidegate_billing.links import KeyView, TenantInquiry
+from tidegate_billing.who.scopes import USAGE
 from tidegate_runtime.boundary import bounded
 from tidegate_runtime.errors import PlatformError, Refusal, TenantError
 
@@ -79,6 +80,12 @@ class Account:
         """Begin to answer a question. Raises TenantError, PlatformError where it can't be."""
         if incoming.method != b"GET":
             raise TenantError(405, "method_not_allowed", f"{incoming.path[:200]} takes GET")
+        if key.routes is not None and USAGE not in key.routes:
+            raise TenantError(
+                403,
+                "route_not_allowed",
+                f"This API key may not read usage; allowed: {', '.join(key.routes)}",
+            )
         pause = self._admit(key.tenant)
         asked = TenantInquiry(tenant=key.tenant, path=incoming.path, query=incoming.query)
         inquiry = Inquiry(self, front, incoming, key.tenant)

@@ -17,7 +17,7 @@ from tidegate_billing.links import KeyView
 from tidegate_billing.usage import Usage
 from tidegate_runtime import http1, openai, roster
 from tidegate_runtime.account import PREFIXES, Account
-from tidegate_runtime.admit import catalogue, identify, resolve
+from tidegate_runtime.admit import catalogue, identify, resolve, standing
 from tidegate_runtime.boundary import bounded
 from tidegate_runtime.contract.links import DemandLine, ModelView, Replica, WorldLine
 from tidegate_runtime.contract.names import NameTable
@@ -108,26 +108,26 @@ class Gate:
     def stranger(self, incoming: Incoming) -> Refusal | None:
         """Why a large body is not worth reading: nobody known sends it."""
         try:
-            identify(self.tenants, incoming, self.loop.time())
+            identify(self.tenants, incoming, self.loop.time(), time.time())
         except Refusal as refusal:
             return refusal
         return None
 
     def _handle(self, front: Front, incoming: Incoming) -> None:
         endpoint = incoming.path
-        key = identify(self.tenants, incoming, self.loop.time())
+        key = identify(self.tenants, incoming, self.loop.time(), time.time())
         if endpoint not in openai.TASKS:
             if self.account is not None and endpoint.startswith(PREFIXES):
                 self.account.ask(front, incoming, key)
                 return
-            self.send(front, incoming, catalogue(self.names, key, incoming))
+            self.send(front, incoming, catalogue(self.names, self.tenants, key, incoming))
             return
         if incoming.method != b"POST":
             raise TenantError(405, "method_not_allowed", f"{endpoint} takes POST")
         body = bytes(incoming.body)
         incoming.body.clear()
         request = openai.parse(endpoint, body)
-        model = self.models[resolve(self.names, key, request).deployment]
+        model = self.models[resolve(self.names, self.tenants, key, request).deployment]
         exchange = Exchange(self, front, incoming, key, model, request, body)
         model.last_request = exchange.started
         front.listener = exchange
@@ -168,9 +168,7 @@ class Gate:
             return self.unmetered()
         if view.suspend:
             return suspended(view)
-        if self.tenants.priced and not self.tenants.knows(exchange.key.id):
-            return TenantError(401, "invalid_api_key", "The API key is not valid")
-        return None
+        return standing(self.tenants, exchange.key, time.time()) if self.tenants.priced else None
 
     def _pick(self, model: ModelState, exchange: Exchange) -> ReplicaState | Wait:
         if self.loop.time() < model.suspected_until:

@@ -188,6 +188,15 @@ def test_usage_becomes_an_exact_bill(billing: Billing) -> None:
     assert [event["reason"] for event in rest["data"]] == ["probe"]
 
 
+def test_a_key_s_last_use_is_known_from_usage(billing: Billing) -> None:
+    path = f"/api/v1/keys/{billing.key()['id']}"
+    assert billing.get(path).json()["last_used_at"] is None
+    ahead = settlement(key_id=path.rpartition("/")[2], finished_at=2**53)  # a clock far ahead
+    billing.send(UsageBatch(journal="j", first=1, last=1, events=[ahead]))
+    shown = billing.get(path).json()["last_used_at"]
+    assert shown[:4] in {time.strftime("%Y", time.gmtime(time.time() - 60 * n)) for n in (0, 1)}
+
+
 def test_a_conflict_and_a_gap_raise_alarms(billing: Billing) -> None:
     one = settlement()
     billing.send(UsageBatch(journal="j", first=1, last=1, events=[one]))

@@ -60,10 +60,12 @@ class Asking:
         self.client = httpx.AsyncClient(transport=httpx.MockTransport(handle))
         self.account = Account(self.gate, self.client, "http://billing")  # type: ignore[arg-type]
 
-    def ask(self, tenant: str = "t", method: bytes = b"GET") -> Front:
+    def ask(
+        self, tenant: str = "t", method: bytes = b"GET", routes: tuple[str, ...] | None = None
+    ) -> Front:
         incoming, front = Incoming(), Front()
         incoming.method, incoming.path, incoming.query = method, "/v1/organization/costs", "a=b"
-        key = KeyView(id="k", digest="", tenant=tenant, project="p")
+        key = KeyView(id="k", digest="", tenant=tenant, project="p", routes=routes)
         self.account.ask(front, incoming, key)  # type: ignore[arg-type]
         return front
 
@@ -170,6 +172,15 @@ async def test_only_get_is_taken() -> None:
         asking.ask(method=b"POST")
     assert caught.value.status == 405
     assert not asking.account.live
+
+
+async def test_a_key_that_names_its_routes_has_to_name_usage() -> None:
+    asking = Asking(lambda _: httpx.Response(200, content=b"x"))
+    with pytest.raises(TenantError) as caught:
+        asking.ask(routes=("chat", "embeddings"))
+    assert (caught.value.status, caught.value.code) == (403, "route_not_allowed")
+    asking.ask(routes=("chat", "usage"))
+    assert await asking.all() == [b"x"]
 
 
 async def test_a_gate_is_opened_and_closed() -> None:

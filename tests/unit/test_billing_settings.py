@@ -94,7 +94,12 @@ def test_a_key_is_known_again_only_under_its_pepper() -> None:
 
 
 def test_the_cores_import_without_a_database() -> None:
-    cores = "invoice, keys, links, price, reconcile, settings, snapshot, usage"
-    code = f"from tidegate_billing import {cores}; import sys; print('sqlalchemy' in sys.modules)"
+    cores = "keys, links, money, price, reconcile, settings, snapshot, usage, entry, receipt"
+    cores += ", line_items, tenant_page, tenant_query"
+    code = (
+        f"from tidegate_billing import {cores}\n"
+        "from tidegate_billing.rates import book, contract, lines, pipeline, select\n"
+        "import sys; print('sqlalchemy' in sys.modules)"
+    )
     ran = subprocess.run([sys.executable, "-Ic", code], capture_output=True, check=True, text=True)
     assert ran.stdout == "False\n"

@@ -62,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    do_GET = do_POST = do_DELETE = answer
+    do_GET = do_POST = do_PATCH = do_DELETE = answer
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -279,3 +279,66 @@ def test_help_is_quick_because_it_loads_no_part() -> None:
 def test_the_console_script_is_executable() -> None:
     script = Path(sys.executable).with_name("tidegate")
     assert script.stat().st_mode & stat.S_IXUSR
+
+
+def test_who_is_asked_of_the_management_api(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in ("organizations", "tenants", "projects", "service-accounts"):
+        api.answers[f"/api/v1/{path}"] = (200, {"id": "x", "data": [{"id": "x"}], "token": "sa"})
+    api.answers["/api/v1/tenants/t"] = api.answers["/api/v1/projects/p"] = (200, {"id": "x"})
+    api.answers["/api/v1/keys/k/rotate"] = (201, {"id": "new", "key": "sk-y"})
+    for path in ("keys/k", "organizations/o", "service-accounts/sa"):
+        api.answers[f"/api/v1/{path}"] = (200, {"id": "k"})
+    for arguments, asked in (
+        ("org create o --display-name O", ("POST", {"name": "o", "display_name": "O"})),
+        ("org list", ("GET", None)),
+        ("tenant create t --org o --time-zone UTC",
+         ("POST", {"name": "t", "organization": "o", "time_zone": "UTC"})),
+        ("tenant suspend t", ("PATCH", {"suspended": True})),
+        ("tenant resume t", ("PATCH", {"suspended": False})),
+        ("tenant show t", ("GET", None)),
+        ("org show o", ("GET", None)),
+        ("key show k", ("GET", None)),
+        ("project show p", ("GET", None)),
+        ("project update p --display-name P", ("PATCH", {"display_name": "P"})),
+        ("service-account show sa", ("GET", None)),
+        ("service-account update sa --role owner", ("PATCH", {"role": "owner"})),
+        ("service-account disable sa", ("DELETE", None)),
+        ("project create p --tenant t", ("POST", {"tenant": "t", "name": "p"})),
+        ("project archive p", ("PATCH", {"archived": True})),
+        ("service-account create ci --role viewer --tenant t",
+         ("POST", {"name": "ci", "role": "viewer", "tenant": "t"})),
+        ("key rotate k --overlap 2h", ("POST", {"overlap_seconds": 7200})),
+        ("key update k --models all --routes chat,embeddings --expires never",
+         ("PATCH", {"models": None, "routes": ["chat", "embeddings"], "expires_at": None})),
+    ):  # fmt: skip
+        for more in ([], ["--json"]):
+            assert status_of(*arguments.split(), *more) == 0, arguments
+            assert (api.asked[-1].method, api.asked[-1].body) == asked
+        json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("key", "create", "--tenant", "t", "--expires", "soon"),
+        ("key", "create", "--tenant", "t", "--expires", "2030-01-01T00:00:00"),
+        ("key", "create", "--tenant", "t", "--models", "a,,b"),
+        ("key", "create", "--tenant", "t", "--rpm", "0"),
+        ("key", "rotate", "k", "--overlap", "1w"),
+        ("service-account", "create", "ci", "--role", "viewer"),
+        ("service-account", "create", "ci", "--role", "viewer", "--tenant", "t", "--org", "o"),
+        ("audit", "verify", "--since-head", "abc"),
+        ("org",),
+    ],
+)
+def test_bad_use_of_who_is_2(arguments: tuple[str, ...], api: Api) -> None:
+    assert status_of(*arguments) == 2
+    assert api.asked == []
+
+
+def test_what_was_changed_meanwhile_is_one_line(
+    api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.answers["/api/v1/keys/k"] = (412, {"detail": "If-Match: not any more"})
+    err = one_line_and_1(("key", "revoke", "k", "--if-match", '"1"'), capsys)
+    assert "not any more" in err

@@ -6,12 +6,14 @@ import re
 import sys
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from tidegate_billing import settings as config
+from tidegate_operator.cli import audit, keys, options, prices, who
 from tidegate_operator.cli.failure import CommandError
+from tidegate_operator.cli.options import AdminUrl, Data, Json, Tenant
 
 app = typer.Typer(
     name="tidegate",
@@ -20,15 +22,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-key_app = typer.Typer(help="API keys of tenants.", no_args_is_help=True)
-app.add_typer(key_app, name="key")
+app.add_typer(who.org, name="org")
+app.add_typer(who.tenant_app, name="tenant")
+app.add_typer(who.project_app, name="project")
+app.add_typer(keys.app, name="key")
+app.add_typer(who.account, name="service-account")
+app.add_typer(audit.app, name="audit")
+app.add_typer(prices.book, name="price-book")
+app.add_typer(prices.contract, name="contract")
+app.add_typer(prices.ledger, name="ledger")
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document (or NDJSON) on stdout.")]
-Data = Annotated[
-    Path | None, typer.Option(help="Data directory of the local platform.", show_default=False)
-]
-AdminUrl = Annotated[str | None, typer.Option(help="Management API of the platform.")]
-Tenant = Annotated[str, typer.Option(help="The tenant.")]
 ROUTERS_HELP = "How many; the first has the gateway's port, the others any free one each."
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -41,17 +44,6 @@ def run(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _platform(data: Path | None, admin_url: str | None) -> Any:
-    from tidegate_operator.cli import platform
-
-    flags = {"DATA": str(data) if data else None, "ADMIN_URL": admin_url}
-    values = config.read(flags, os.environ)
-    if data and not admin_url:  # a flag wins over the environment's other way to a platform
-        values.pop("ADMIN_URL", None)
-        values.pop("ADMIN_TOKEN", None)
-    return platform.Client(platform.find(values, os.environ))
 
 
 def _day(value: str | None) -> str | None:
@@ -132,68 +124,11 @@ def models(data: Data = None, as_json: Json = False) -> None:
     """Models of the local platform: phase, replicas, load."""
     from tidegate_operator.cli import tables
 
-    with _platform(data, None) as client:
+    with options.client(data, None) as client:
         answer = client.ops("/api/v1/models")
     if as_json:
         return tables.print_json(answer)
     return tables.print_rows(answer.get("data", []), tables.MODEL_COLUMNS, "no models")
-
-
-@key_app.command("create")
-def key_create(
-    tenant: Tenant,
-    project: Annotated[str, typer.Option(help="Made when missing.")] = "default",
-    name: Annotated[str, typer.Option(help="What the key is for.")] = "default",
-    data: Data = None,
-    admin_url: AdminUrl = None,
-    as_json: Json = False,
-) -> None:
-    """Make a key (and its tenant and project). It is shown once and works at once."""
-    from tidegate_operator.cli import tables
-
-    body = {"tenant": tenant, "project": project, "name": name}
-    with _platform(data, admin_url) as client:
-        made = client.post("/api/v1/keys", body)
-    if as_json:
-        return tables.print_json(made)
-    print(made.get("key", ""))
-    return print(f"key {made.get('id')} of {tenant}/{project}; not shown again", file=sys.stderr)
-
-
-@key_app.command("list")
-def key_list(
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
-    data: Data = None,
-    admin_url: AdminUrl = None,
-    as_json: Json = False,
-) -> None:
-    """List keys, never their secrets."""
-    from tidegate_operator.cli import tables
-
-    with _platform(data, admin_url) as client:
-        rows = client.rows("/api/v1/keys", "id", tenant=tenant)
-    if as_json:
-        return tables.print_json({"data": rows})
-    return tables.print_rows(rows, tables.KEY_COLUMNS, "no keys")
-
-
-@key_app.command("revoke")
-def key_revoke(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id (`key list`).")],
-    data: Data = None,
-    admin_url: AdminUrl = None,
-    as_json: Json = False,
-) -> None:
-    """Revoke a key. Routers refuse it within a second."""
-    from urllib.parse import quote
-
-    from tidegate_operator.cli import tables
-
-    with _platform(data, admin_url) as client:
-        answer = client.delete(f"/api/v1/keys/{quote(key_id, safe='')}")
-    if as_json:
-        return tables.print_json(answer or {"id": key_id, "revoked": True})
-    return print(f"revoked {key_id}")
 
 
 @app.command()
@@ -210,7 +145,7 @@ def usage(
     from tidegate_operator.cli import tables
 
     query = {"tenant": tenant, "from": start, "to": end, "by": by}
-    with _platform(data, admin_url) as client:
+    with options.client(data, admin_url) as client:
         answer = client.get("/api/v1/usage", **query)
     if as_json:
         return tables.print_json(answer)
@@ -228,7 +163,7 @@ def invoice(
     """A tenant's invoice for a month."""
     from tidegate_operator.cli import tables
 
-    with _platform(data, admin_url) as client:
+    with options.client(data, admin_url) as client:
         answer = client.get(f"/api/v1/invoices/{month}", tenant=tenant)
     if as_json:
         return tables.print_json(answer)
@@ -261,7 +196,7 @@ def check(
     """Make a real request with a key of its own and see it billed (`helm test` runs this)."""
     from tidegate_operator.cli import check as command
 
-    with _platform(None, admin_url) as client:
+    with options.client(None, admin_url) as client:
         print(command.check(client, url, tenant, model, timeout))
 
 

@@ -94,13 +94,21 @@ class Client:
         """`GET` on the management API; None leaves a parameter out. Raises CommandError."""
         return self._call("GET", self.platform.admin_url + path, query=query)
 
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def post(
+        self, path: str, body: dict[str, Any], headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """`POST` on the management API. Raises CommandError."""
-        return self._call("POST", self.platform.admin_url + path, body=body)
+        return self._call("POST", self.platform.admin_url + path, body=body, headers=headers)
 
-    def delete(self, path: str) -> dict[str, Any]:
+    def patch(
+        self, path: str, body: dict[str, Any], headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """`PATCH` on the management API. Raises CommandError."""
+        return self._call("PATCH", self.platform.admin_url + path, body=body, headers=headers)
+
+    def delete(self, path: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
         """`DELETE` on the management API. Raises CommandError."""
-        return self._call("DELETE", self.platform.admin_url + path)
+        return self._call("DELETE", self.platform.admin_url + path, headers=headers)
 
     def ops(self, path: str) -> dict[str, Any]:
         """`GET` on the operator's operations port. Raises CommandError."""
@@ -127,11 +135,12 @@ class Client:
         *,
         query: Mapping[str, str | int | None] | None = None,
         body: dict[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         params = {k: v for k, v in (query or {}).items() if v is not None}
-        headers = {"Authorization": f"Bearer {self.platform.token}"}
+        sent = {"Authorization": f"Bearer {self.platform.token}", **(headers or {})}
         try:
-            answer = self._http.request(method, url, params=params, json=body, headers=headers)
+            answer = self._http.request(method, url, params=params, json=body, headers=sent)
         except httpx.ConnectError:
             where = f"{url} refused the connection"
             raise CommandError(f"{NOT_RUNNING} ({where})") from None

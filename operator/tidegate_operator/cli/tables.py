@@ -8,7 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 MODEL_COLUMNS = ("name", "phase", "ready", "desired", "in_flight", "held")
-KEY_COLUMNS = ("id", "prefix", "tenant", "project", "name", "created_at", "revoked_at")
+KEY_COLUMNS = (
+    "id", "prefix", "tenant", "project", "name", "created_at", "last_used_at", "expires_at",
+    "revoked_at",
+)  # fmt: skip
 LINE_COLUMNS = ("model", "kind", "quantity", "unit_price_per_million", "amount_exact", "amount")
 USAGE_NUMBERS = (
     "requests",
@@ -19,7 +22,12 @@ USAGE_NUMBERS = (
     "amount_exact",
     "currency",
 )
-WORDS = frozenset({"name", "model", "phase", "tenant", "project", "kind", "currency", "day", "id"})
+WORDS = frozenset(
+    """
+    name model phase tenant project kind currency day id organization display_name time_zone role
+    actor action time
+    """.split()  # noqa: SIM905 - fifteen names read better than fifteen lines
+)
 
 
 def print_json(value: object) -> None:
