@@ -1,15 +1,16 @@
 """What tenants ask of their own account on the gateway: usage, costs, receipts.
 
 Billing answers; the router adds whose key it was and passes the answer on as it came. The data path
-must not notice: few questions are under way at once, each tenant has a share of them and begins one
-at a time with a pause between, each has a deadline, and they have connections of their own. Nothing
-here is metered.
+must not notice: few questions are under way at once, each tenant has a share of them and asks one
+after the other with a pause between, so that it can't hold up another's either; each question has a
+deadline, and they have connections of their own. Nothing here is metered.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
 
 import httpx
 import msgspec
@@ -33,8 +34,10 @@ PAUSE: Final = 0.02
 """Between two questions of a tenant; who pages in a loop is slowed down, not refused."""
 SECONDS: Final = 5.0
 _KNOWN: Final = 1024
-_PASSED_ON: Final = frozenset({400, 404})
-"""Errors of billing that are the caller's to know."""
+_PASSED_ON: Final = frozenset(
+    [(400, "invalid_value"), (404, "not_found"), (404, "generation_not_found")]
+)
+"""Errors of billing that are the caller's to know; others, of an older billing too, are ours."""
 
 
 class _Error(msgspec.Struct):
@@ -75,6 +78,7 @@ class Account:
         self._client = client
         self._url = f"{url}/internal/inquiry"
         self._next: dict[str, float] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def ask(self, front: "Front", incoming: "Incoming", key: KeyView) -> None:
         """Begin to answer a question. Raises TenantError, PlatformError where it can't be."""
@@ -111,26 +115,29 @@ class Account:
         self._next[tenant] = begin + PAUSE
         return begin - now
 
-    async def fetch(self, content: bytes, pause: float) -> bytes:
-        """Billing's answer, asked after a pause. Raises TenantError where it refuses, PlatformError where it is away."""
+    async def fetch(self, tenant: str, content: bytes, pause: float) -> bytes:
+        """Billing's answer, asked in the tenant's turn and after a pause.
+
+        Raises TenantError where billing refuses, PlatformError where it is away."""
+        turn = self._turns.setdefault(tenant, asyncio.Lock())
         if pause:
             await asyncio.sleep(pause)
         try:
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(SECONDS), turn:
                 answer = await self._client.post(self._url, content=content)
         except (httpx.HTTPError, TimeoutError) as exc:
             log.warning("inquiry_unanswered", error=type(exc).__name__)
             raise _away() from exc
         if answer.status_code == 200:
             return answer.content
-        if answer.status_code in _PASSED_ON:
-            try:
-                error = msgspec.json.decode(answer.content, type=_Refused).error
-            except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-                raise _away() from exc
-            raise TenantError(answer.status_code, error.code, error.message, param=error.param)
-        log.warning("inquiry_failed", status=answer.status_code)
-        raise _away()
+        log.info("inquiry_refused", status=answer.status_code)
+        try:
+            error = msgspec.json.decode(answer.content, type=_Refused).error
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            raise _away() from exc
+        if (answer.status_code, error.code) not in _PASSED_ON:
+            raise _away()
+        raise TenantError(answer.status_code, error.code, error.message, param=error.param)
 
 
 def _away() -> PlatformError:
@@ -156,7 +163,9 @@ class Inquiry:
 
     def begin(self, content: bytes, pause: float) -> None:
         """Ask billing after a pause."""
-        self._task = self._account.gate.loop.create_task(self._account.fetch(content, pause))
+        self._task = self._account.gate.loop.create_task(
+            self._account.fetch(self.tenant, content, pause)
+        )
         self._task.add_done_callback(self._done)
 
     @bounded

@@ -241,6 +241,30 @@ def test_a_receipt_is_found_by_the_answers_own_id(served: Served) -> None:
     served.events = [e for e in served.up.events() if e["billed"]]
 
 
+def test_there_is_no_receipt_until_a_request_has_ended(served: Served) -> None:
+    body = {
+        "model": "sim", "messages": [{"role": "user", "content": "a"}], "max_tokens": 700,
+        "stream": True,
+    }  # fmt: skip
+    with served.rival.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        path = f"/v1/generations/{answer.headers['x-request-id']}"
+        time.sleep(2.5)  # by then billing has been told that it runs
+        assert served.web.get(path).json()["error"]["code"] == "generation_not_found"
+        early = httpx.get(
+            served.up.base + path, headers={"authorization": f"Bearer {served.rival.key}"},
+            trust_env=False,
+        )  # fmt: skip
+        assert (early.status_code, early.json()["error"]["param"]) == (404, "id")
+        assert list(lines)[-2:] == ["data: [DONE]", ""]
+    served.up.settled()
+    found = served.rival.get(path).json()
+    assert (found["usage"]["output_tokens"], found["outcome"]) == (700, "completed")
+    assert found["latency"]["seconds"] > 2.5
+    served.events = [e for e in served.up.events() if e["billed"]]
+
+
 def test_tenants_are_apart(served: Served) -> None:
     rival = served.rival
     start = served.begun // DAY * DAY

@@ -96,7 +96,8 @@ async def test_an_answer_is_passed_on_as_it_came_and_the_tenant_is_the_keys() ->
     ("answer", "told"),
     [
         ((400, {"error": {"message": "m", "code": "invalid_value", "param": "x"}}), (400, "invalid_value")),
-        ((404, {"error": {"message": "m", "code": "c", "param": None}, "more": 1}), (404, "c")),
+        ((404, {"error": {"message": "m", "code": "not_found"}, "status": 404}), (404, "not_found")),
+        ((404, {"error": {"message": "m", "code": "unknown_route"}}), (503, "usage_unavailable")),
         ((404, {"detail": "not ours"}), (503, "usage_unavailable")),
         ((401, {"error": {"message": "m", "code": "invalid_token"}}), (503, "usage_unavailable")),
         ((503, {"error": {"message": "m", "code": "ledger"}}), (503, "usage_unavailable")),
@@ -132,6 +133,25 @@ async def test_a_fault_of_ours_ends_the_one_question() -> None:
     asking = Asking(broken)
     asking.ask()
     assert await asking.all() == ["failed"]
+
+
+async def test_a_tenant_asks_one_after_the_other_and_holds_up_no_other() -> None:
+    first = asyncio.Event()
+
+    async def slow(request: httpx.Request) -> httpx.Response:
+        if b"greedy" in request.content:
+            await first.wait()
+        return httpx.Response(200, content=b"x")
+
+    asking = Asking(slow)
+    for _ in range(3):
+        asking.ask("greedy")
+    asking.ask("other")
+    await asyncio.sleep(0.05)
+    assert [one["tenant"] for one in asking.seen] == ["greedy", "other"]
+    assert asking.gate.answers == [b"x"]
+    first.set()
+    assert len(await asking.all()) == 4
 
 
 async def test_each_tenant_has_a_share_and_all_have_a_limit() -> None:
