@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from tidegate_billing import money
+from tidegate_billing.rates.meters import Used
 from tidegate_billing.usage import Usage
 
 FIELDS = Usage.__struct_fields__
@@ -27,6 +28,19 @@ class Rating(NamedTuple):
 def usage_of(row: Any) -> Usage:
     """The event that a row of the ledger was made of."""
     return Usage(**{name: getattr(row, name) for name in FIELDS})
+
+
+def used(event: Usage) -> Used:
+    """What an event measured."""
+    return Used(
+        event.prompt_tokens,
+        event.cached_tokens if event.cached_known else None,
+        event.completion_tokens,
+        event.reasoning_tokens,
+        event.audio_ms,
+        event.images,
+        1,
+    )
 
 
 def first_rating(row: Any) -> Rating | None:

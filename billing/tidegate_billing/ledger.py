@@ -128,7 +128,7 @@ def totals(connection: Connection, tenant: str, month: str) -> list[Total]:
     query = _billed(tenant, first, last, [*group, *sums])
     rows = connection.execute(query.group_by(*group).order_by(*group)).all()
     rates = tariff.tariffs(connection, {(row.rated_version, row.model) for row in rows})
-    return [Total(row.rated_version, rates[row.rated_version].rate, _metered(row)) for row in rows]
+    return [Total(row.rated_version, rates[row.rated_version].rate, metered(row)) for row in rows]
 
 
 _METERED = (
@@ -137,7 +137,8 @@ _METERED = (
 )
 
 
-def _metered(row: Any) -> Quantities:
+def metered(row: Any) -> Quantities:
+    """The quantities of a rollup's sums as they were billed, each once."""
     cached, reasoning = int(row.cached_billed), int(row.reasoning_billed)
     return Quantities(
         input=int(row.prompt_tokens) - cached,

@@ -1,6 +1,7 @@
 """What travels over billing's links, as JSON: usage in, snapshots out, prices and counters in.
 
 router -> billing   POST /internal/usage       UsageBatch -> UsageAck
+router -> billing   POST /internal/inquiry     TenantInquiry -> what the tenant sees, or its error
 router <- billing   GET  /internal/snapshot    NDJSON: one SnapshotLine, then one per change
 router -> billing   POST /internal/snapshot/ack SnapshotAck (how far a router has got)
 operator -> billing PUT  /internal/models      ModelPricing list -> PricedModel list
@@ -33,6 +34,14 @@ class UsageAck(msgspec.Struct, frozen=True, kw_only=True):
 
     acked: int
     conflicts: list[str] = []
+
+
+class TenantInquiry(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tenant asks of its own usage: a GET of the gateway, and whose key it came with."""
+
+    tenant: str
+    path: str
+    query: str = ""
 
 
 class KeyView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

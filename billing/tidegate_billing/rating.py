@@ -12,10 +12,10 @@ import msgspec
 from sqlalchemy import Connection, insert, select, update
 
 from tidegate_billing import money, pricebook, tariff
-from tidegate_billing.entry import Rating
+from tidegate_billing.entry import Rating, used
 from tidegate_billing.pricebook import Version
 from tidegate_billing.rates import meters, pipeline
-from tidegate_billing.rates.meters import NOTHING, Quantities, Used
+from tidegate_billing.rates.meters import NOTHING, Quantities
 from tidegate_billing.tables import COUNTER
 from tidegate_billing.tariff import Tariff, Tariffs
 from tidegate_billing.usage import Usage, day_of
@@ -118,19 +118,6 @@ def _base(
         right = version is not None and version.deployment == event.deployment
         return version if right else None
     return pricebook.in_force(history.get(event.deployment, ()), at * 1000)
-
-
-def used(event: Usage) -> Used:
-    """What an event measured."""
-    return Used(
-        event.prompt_tokens,
-        event.cached_tokens if event.cached_known else None,
-        event.completion_tokens,
-        event.reasoning_tokens,
-        event.audio_ms,
-        event.images,
-        1,
-    )
 
 
 def charge(

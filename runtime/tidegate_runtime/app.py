@@ -20,8 +20,8 @@ import uvloop
 
 from tidegate_billing.process import end_with_parent, log_to_stderr
 from tidegate_billing.settings import SettingError
+from tidegate_runtime import account, static
 from tidegate_runtime import settings as settings_module
-from tidegate_runtime import static
 from tidegate_runtime.follow import Links
 from tidegate_runtime.front import Front
 from tidegate_runtime.gate import Gate
@@ -72,6 +72,9 @@ async def _run(settings: Settings) -> None:
         tenants = Tenants(settings.peppers, priced=settings.static is None)
         gate = Gate(settings.name, meter, tenants)
         gate.probe_started = Prober(gate).start if settings.probe else believe
+        if settings.static is None:
+            asking = account.opened(gate, settings.billing_url, settings.internal_token)
+            await stack.enter_async_context(asking)
         await stack.enter_async_context(_tasks(settings, gate, ops_socket, stack))
         loop = asyncio.get_running_loop()
         server = await loop.create_server(

@@ -37,13 +37,14 @@ class Incoming:
     """One request as it came. `request_id` is ours; the client's own is kept beside it."""
 
     __slots__ = (
-        "body", "buffered", "client_request_id", "close", "http10", "method", "path", "request_id", "size",
-        "token", "trace",
+        "body", "buffered", "client_request_id", "close", "http10", "method", "path", "query", "request_id",
+        "size", "token", "trace",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.method = b""
         self.path = ""
+        self.query = ""
         self.token = b""
         self.client_request_id = ""
         self.trace = b""
@@ -263,7 +264,7 @@ class Front(asyncio.Protocol):
             return
         self._whole = True
         incoming.close = self._handler.leaving or not self._parser.should_keep_alive()
-        incoming.path = incoming.path.partition("?")[0]
+        incoming.path, _, incoming.query = incoming.path.partition("?")
         if self._busy is None:
             self._start(incoming)
             return

@@ -16,6 +16,7 @@ import structlog
 from tidegate_billing.links import KeyView
 from tidegate_billing.usage import Usage
 from tidegate_runtime import http1, openai, roster
+from tidegate_runtime.account import PREFIXES, Account
 from tidegate_runtime.admit import catalogue, identify, resolve, standing
 from tidegate_runtime.boundary import bounded
 from tidegate_runtime.contract.links import DemandLine, ModelView, Replica, WorldLine
@@ -66,6 +67,8 @@ class Gate:
         self.heard_at = self.loop.time()
         self.probe_started: Callable[[ModelState, ReplicaState], None] = lambda model, replica: None
         self.dialer = Dialer(self.loop)
+        self.account: Account | None = None
+        """Who answers tenants' questions of their usage; None: there is no billing."""
 
     # Requests
 
@@ -76,7 +79,7 @@ class Gate:
         try:
             self._handle(front, incoming)
         except Refusal as refusal:
-            self._refuse(front, incoming, refusal)
+            self.refuse(front, incoming, refusal)
 
     def fail(self, *args: object) -> None:
         """A fault of ours before or while a request became an exchange (see `boundary`)."""
@@ -88,9 +91,10 @@ class Gate:
             return
         log.exception("request_failed", request_id=incoming.request_id)
         refusal = PlatformError(500, "internal_error", "Tidegate failed on this request.")
-        self._refuse(front, incoming, refusal)
+        self.refuse(front, incoming, refusal)
 
-    def _refuse(self, front: Front, incoming: Incoming, refusal: Refusal) -> None:
+    def refuse(self, front: Front, incoming: Incoming, refusal: Refusal) -> None:
+        """Answer a request with an error."""
         self.refused(incoming, refusal)
         self.requests["", refusal.status] += 1
         front.send(
@@ -113,7 +117,10 @@ class Gate:
         endpoint = incoming.path
         key = identify(self.tenants, incoming, self.loop.time(), time.time())
         if endpoint not in openai.TASKS:
-            self._send(front, incoming, catalogue(self.names, self.tenants, key, incoming))
+            if self.account is not None and endpoint.startswith(PREFIXES):
+                self.account.ask(front, incoming, key)
+                return
+            self.send(front, incoming, catalogue(self.names, self.tenants, key, incoming))
             return
         if incoming.method != b"POST":
             raise TenantError(405, "method_not_allowed", f"{endpoint} takes POST")
@@ -127,7 +134,8 @@ class Gate:
         self.live.add(exchange)
         self.place(exchange)
 
-    def _send(self, front: Front, incoming: Incoming, body: bytes) -> None:
+    def send(self, front: Front, incoming: Incoming, body: bytes) -> None:
+        """Answer a request with JSON of our own."""
         front.send(http1.plain(200, body, incoming.request_id, close=incoming.close))
         front.finish()
 
@@ -325,7 +333,8 @@ class Gate:
     def quiet(self, seconds: float) -> bool:
         """Whether nothing is being served or received, and for so long nobody has come and no answer
         has ended: who gets one asks again on the same connection, not knowing that we leave."""
-        if self.live or self.loop.time() - self.heard_at < seconds:
+        asking = self.account is not None and bool(self.account.live)
+        if self.live or asking or self.loop.time() - self.heard_at < seconds:
             return False
         return not any(front.receiving for front in self.fronts)
 

@@ -114,6 +114,7 @@ def test_errors_have_openai_shape_and_their_own_status(
             (post("/v1/embeddings", json={"model": "sim", "input": "x"}), 400, "task_not_served"),
             (post("/v1/nothing", json={}), 404, "not_found"),
             (one.client.get(chat), 405, "method_not_allowed"),
+            (one.client.get("/v1/organization/costs?start_time=0"), 404, "not_found"),
             (
                 post(chat, json=body(), headers={"authorization": "Bearer sk-wrong"}),
                 401,

@@ -94,7 +94,8 @@ def test_a_key_is_known_again_only_under_its_pepper() -> None:
 
 
 def test_the_cores_import_without_a_database() -> None:
-    cores = "keys, links, money, price, reconcile, settings, snapshot, usage"
+    cores = "keys, links, money, price, reconcile, settings, snapshot, usage, entry, receipt"
+    cores += ", line_items, tenant_page, tenant_query"
     code = (
         f"from tidegate_billing import {cores}\n"
         "from tidegate_billing.rates import book, contract, lines, pipeline, select\n"

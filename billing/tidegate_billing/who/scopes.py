@@ -24,7 +24,9 @@ ROUTE_OF: Final = {
     "/v1/audio/transcriptions": "transcriptions",
 }
 """A route's name by its path. What is not here is refused to a key that names its routes."""
-ROUTES: Final = tuple(ROUTE_OF.values())
+USAGE: Final = "usage"
+"""The tenant's own usage, costs and receipts: several paths, of all that the tenant does."""
+ROUTES: Final = (*ROUTE_OF.values(), USAGE)
 
 LONGEST: Final = 253
 MOST: Final = 100
