@@ -204,6 +204,15 @@ def test_a_rotation_overlaps_and_survives_a_successor_that_was_lost(billing: Bil
         assert shown(billing, key_id)["revoked_at"], "its entry is gone"
 
 
+def test_a_key_whose_successor_could_not_arrive_stays(billing: Billing) -> None:
+    first = put(billing, {"name": "ci"})["ci"]["id"]
+    here = {"name": "ci", "rotation": 1, "delivered": first}
+    lost = put(billing, here)["ci"]["id"]
+    assert put(billing, {**here, "deliverable": False})["ci"]["id"] == first
+    assert shown(billing, lost)["revoked_at"]
+    assert shown(billing, first)["expires_at"] is None, "it is the only one"
+
+
 def test_a_key_whose_time_is_over_ends_and_is_not_made_again(billing: Billing) -> None:
     past = {"name": "ci", "expiresAt": "2026-01-01T00:00:00Z"}
     assert put(billing, past)["ci"] == {"name": "ci"}

@@ -108,7 +108,8 @@ def _one(work: Work, wanted: DesiredKey, rows: "list[Row[Any]]") -> SettledKey:
         if not wanted.deliverable:
             return SettledKey(name=wanted.name)
         return _make(work, wanted, scope, None)
-    if (arrived.rotation, arrived.project) != (wanted.rotation, wanted.project):
+    changed = (arrived.rotation, arrived.project) != (wanted.rotation, wanted.project)
+    if changed and wanted.deliverable:
         return _rotate(work, wanted, scope, arrived.id)
     row = _adjusted(work, scope, arrived.id)
     return SettledKey(name=wanted.name, id=row.id, prefix=row.prefix)

@@ -78,10 +78,12 @@ class Tenants:
     async def _entry(self, tenant: str, found: Found, place: int, spec: Object) -> Entry:
         where = secrets.place(spec)
         secret = found.get((where.namespace, where.name))
-        trouble = ""
+        said = ""
         if secret is None:
             said = await self._trial(secrets.fresh(tenant, where, SettledKey(name="")), where)
-            trouble = f"spec.keys[{place}].secretRef: {said}" if said else ""
+        elif secret.get("immutable"):
+            said = f"Secret {where} was made immutable; delete it"
+        trouble = f"spec.keys[{place}].secretRef: {said}" if said else ""
         return Entry(spec, where, secret, trouble)
 
     async def _trial(self, secret: Object, where: Place) -> str:
