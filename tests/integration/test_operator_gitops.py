@@ -179,16 +179,19 @@ async def test_a_death_between_key_and_secret_leaves_no_key(
 async def test_somebody_elses_secret_is_never_touched(kube: FakeApi, billing: Management) -> None:
     theirs = {"metadata": {"name": "ci-key", "namespace": "team"}, "data": {"key": "eA=="}}
     kube.store(SECRETS, theirs)
-    apply(kube, TENANTS, "acme", keys=[key(), key("other"), key("lost", where={"namespace": "x"})])
+    lost, twice = key("lost", where={"namespace": "x"}), key("twice", where={"name": "other-key"})
+    apply(kube, TENANTS, "acme", keys=[key(), key("other"), lost, twice])
     async with operator(kube, billing.url):
         said = (await reason(kube, TENANTS, "acme", "SecretNotWritten"))["message"]
         assert "spec.keys[0].secretRef: Secret team/ci-key is there" in said
         assert 'spec.keys[2].secretRef: namespaces "x" not found' in said
+        assert "spec.keys[3].secretRef: Secret team/other-key is another key's" in said
         assert secret(kube) == "x"
         assert [one["name"] for one in told(kube)] == ["other"]
         assert live(billing) == {told(kube)[0]["id"]}, "no key is made that can't arrive"
         kube.remove(SECRETS, "ci-key", "team")
         kube.store(NAMESPACES, {"metadata": {"name": "x"}})
+        apply(kube, TENANTS, "acme", keys=[key(), key("other"), lost])
         await reason(kube, TENANTS, "acme", "Settled")
         assert {one["name"] for one in told(kube)} == {"ci", "other", "lost"}
     assert kube.find(SECRETS, "lost-key", "x")

@@ -51,10 +51,9 @@ class Tenants:
         """Bring a tenant to what its resource says. Raises Away, ApiError."""
         name, spec = obj["metadata"]["name"], obj.get("spec") or {}
         found = await self._ours(name)
-        entries = [
-            await self._entry(name, found, place, one)
-            for place, one in enumerate(spec.get("keys") or ())
-        ]
+        entries: list[Entry] = []
+        for one in spec.get("keys") or ():
+            entries.append(await self._entry(name, found, entries, one))
         try:
             settled = await self._ledger.put_tenant(name, desired(spec, entries))
         except Refused as error:
@@ -75,15 +74,17 @@ class Tenants:
         listed = await self._api.call("GET", SECRETS, query=query)
         return {secrets.at(one): one for one in listed["items"]}
 
-    async def _entry(self, tenant: str, found: Found, place: int, spec: Object) -> Entry:
+    async def _entry(self, tenant: str, found: Found, before: list[Entry], spec: Object) -> Entry:
         where = secrets.place(spec)
         secret = found.get((where.namespace, where.name))
         said = ""
-        if secret is None:
+        if str(where) in {str(one.where) for one in before}:
+            secret, said = None, f"Secret {where} is another key's; allowed: one of its own"
+        elif secret is None:
             said = await self._trial(secrets.fresh(tenant, where, SettledKey(name="")), where)
         elif secret.get("immutable"):
             said = f"Secret {where} was made immutable; delete it"
-        trouble = f"spec.keys[{place}].secretRef: {said}" if said else ""
+        trouble = f"spec.keys[{len(before)}].secretRef: {said}" if said else ""
         return Entry(spec, where, secret, trouble)
 
     async def _trial(self, secret: Object, where: Place) -> str:
