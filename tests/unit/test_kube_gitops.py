@@ -1,12 +1,15 @@
 """Secrets of keys, statuses and billing's answers: what of resources in git needs no server."""
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from tidegate_billing.links import SettledKey, SettledTenant
+from tidegate_billing.rates import book, contract
 from tidegate_operator.kube.gitops import secrets, told
 from tidegate_operator.kube.gitops.ledger import Away, Ledger, Refused
 from tidegate_operator.kube.gitops.secrets import Place
@@ -16,6 +19,18 @@ from tidegate_operator.kube.gitops.told import Told
 
 WHERE = Place("team", "ci-key", "key")
 KEY = SettledKey(name="ci", id="key_1", prefix="sk-tg-ab", key="sk-tg-abcdef")
+
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def test_the_examples_documents_are_good() -> None:
+    prices = yaml.safe_load((EXAMPLES / "price-book.yaml").read_text())
+    name = prices["metadata"]["name"]
+    assert book.parse({**prices["spec"], "name": name}).name == name
+    tenant = yaml.safe_load((EXAMPLES / "tenant.yaml").read_text())
+    terms = contract.parse({**tenant["spec"]["contract"], "tenant": "team-a"})
+    assert terms.currency == "USD"
 
 
 def secret(**change: Any) -> dict[str, Any]:
