@@ -263,6 +263,19 @@ async def test_a_definition_that_is_away_ends_nobody(kube: FakeApi, billing: Man
     assert not billing.get("/tenants/acme")["suspended"]
 
 
+async def test_what_somebody_elses_finalizer_holds_ends_all_the_same(
+    kube: FakeApi, billing: Management
+) -> None:
+    apply(kube, TENANTS, "acme", keys=[key()])
+    async with operator(kube, billing.url):
+        await reason(kube, TENANTS, "acme", "Settled")
+        held = kube.find(TENANTS, "acme", "") or {}
+        ending = {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["theirs/waits"]}
+        kube.store(TENANTS, {**held, "metadata": {**held["metadata"], **ending}})
+        await until(lambda: kube.find(SECRETS, "ci-key") is None, "its Secret deleted")
+    assert live(billing) == set()
+
+
 async def test_billing_that_is_away_is_told_of_and_asked_again(
     kube: FakeApi, tmp_path: Path
 ) -> None:

@@ -42,7 +42,7 @@ _PLACE = re.compile(
 
 _WIDE = re.compile(
     rf"(?P<root>/apis/tidegate.dev/v1alpha1)/(?P<plural>{'|'.join(OURS)})"
-    r"/(?P<name>[^/]+)(?:/(?P<part>status))?"
+    r"/(?P<name>[^/]+)/status"
 )
 
 
@@ -103,23 +103,22 @@ class FakeApi(FakeKube):
         return await super()._answer(request)
 
     async def _wide(self, request: Request, place: "re.Match[str]") -> Response:
-        """An object that belongs to no namespace: read, or its status patched."""
+        """A status of what belongs to no namespace; nobody writes its spec."""
         collection, name = f"{place['root']}/{place['plural']}", place["name"]
-        if collection not in self._objects:
-            return _status(404, "404 page not found")
         found = self.find(collection, name, "")
-        if found is None:
-            return JSONResponse({"reason": "NotFound", "code": 404, "message": name}, 404)
-        if request.method == "PATCH":
-            assert place["part"], "nobody writes a spec"
-            self.writes.append((request.method, request.url.path))
-            status = _merged(found.get("status"), (await request.json())["status"])
-            if status != found.get("status"):
-                self.store(collection, {**found, "status": status})
+        if found is None or request.method != "PATCH":
+            return _status(404, "not found")
+        self.writes.append((request.method, request.url.path))
+        status = _merged(found.get("status"), (await request.json())["status"])
+        if status != found.get("status"):
+            self.store(collection, {**found, "status": status})
         return JSONResponse(self.find(collection, name, ""))
 
     def _list(self, path: str, query: dict[str, str]) -> Response:
         listed = json.loads(bytes(super()._list(path, {"limit": "500", **query}).body))
+        field, _, name = query.get("fieldSelector", "").partition("=")
+        if field == "metadata.name":
+            listed["items"] = [one for one in listed["items"] if one["metadata"]["name"] == name]
         # As a real one: built-in objects in a list do not say what they are, custom ones do.
         for one in listed["items"] if path != MODELS else ():
             one.pop("kind", None)

@@ -5,8 +5,8 @@ queue, and one function brings that resource to what it says. No finalizer is pu
 could not be deleted while we are away, or after we were uninstalled. What was deleted meanwhile is
 found by comparison: billing knows what resources hold, and what it names has to have one.
 
-That a resource is gone is believed of the API server alone, asked for that one resource: neither a
-watch that broke nor a definition that is not served ends a tenant.
+That a resource is gone is believed of the API server alone, asked for that one name: neither a watch
+that broke nor a definition that is not served ends a tenant.
 """
 
 import asyncio
@@ -162,7 +162,7 @@ class GitOps:
         obj = self._objects.get(key)
         if obj is not None and "deletionTimestamp" not in obj["metadata"]:
             await self._settle(kind, obj)
-        elif await self._gone(f"{_PATHS[kind]}/{name}"):
+        elif await self._gone(kind, name):
             await self._end(kind, name)
 
     async def _settle(self, kind: str, obj: Object) -> None:
@@ -192,15 +192,13 @@ class GitOps:
             raise Again(str(error)) from error
         log.info("resource_ended", kind=kind, name=name)
 
-    async def _gone(self, path: str) -> bool:
-        """Whether the API server has no such resource (or only its end) but has its kind."""
-        try:
-            found = await self._api.get(path)
-        except ApiError as error:
-            if error.status == 404 and error.reason == "NotFound":
-                return True
-            raise
-        return "deletionTimestamp" in found["metadata"]
+    async def _gone(self, kind: str, name: str) -> bool:
+        """Whether the API server has no such resource, or only its end.
+
+        A list of one name: where the kind itself is not served, that is an error and no empty list."""
+        only = (("fieldSelector", f"metadata.name={name}"),)
+        found = (await self._api.call("GET", _PATHS[kind], query=only))["items"]
+        return all("deletionTimestamp" in one["metadata"] for one in found)
 
 
 def _worth(obj: Object) -> tuple[object, ...]:
