@@ -18,6 +18,7 @@ from tidegate_billing import (
     internal,
     ledger,
     ledger_routes,
+    managed,
     openapi,
     price_routes,
 )
@@ -49,7 +50,11 @@ def build(service: Service) -> Starlette:
         DatabaseDown: _database_error,
         500: _our_error,
     }
-    routes = [*frame.routes(service, OPERATIONS), *internal.routes(service)]
+    routes = [
+        *frame.routes(service, OPERATIONS),
+        *internal.routes(service),
+        *managed.routes(service),
+    ]
     return Starlette(routes=routes, exception_handlers=handlers)
 
 

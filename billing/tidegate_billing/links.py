@@ -7,13 +7,18 @@ router -> billing   POST /internal/snapshot/ack SnapshotAck (how far a router ha
 operator -> billing PUT  /internal/models      ModelPricing list -> PricedModel list
 operator -> billing POST /internal/counters    EngineCounters list
 billing -> operator GET  /internal/counters    EngineCounters list, read from live engines now
+operator -> billing GET  /internal/managed     Managed list: what resources hold
+operator -> billing PUT, DELETE /internal/price-books/{name}   a book's document -> WrittenBook
+operator -> billing PUT, DELETE /internal/tenants/{name}       DesiredTenant -> SettledTenant
 
 Every request carries `Authorization: Bearer <internal token>`.
 """
 
-from typing import Literal
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from tidegate_billing.usage import Usage
 from tidegate_billing.who.scopes import Limits
@@ -136,3 +141,64 @@ class EngineCounters(msgspec.Struct, frozen=True, kw_only=True):
     verified: bool = True
     in_flight: int = 0
     attempts: dict[str, int] = {}
+
+
+class Managed(msgspec.Struct, frozen=True):
+    """Something that a resource holds, and that ends with it."""
+
+    kind: Literal["price-book", "tenant"]
+    name: str
+
+
+class WrittenBook(msgspec.Struct, frozen=True, kw_only=True):
+    """The version that a resource's document is, and from when it holds."""
+
+    number: int
+    effective_from: str
+
+
+class DesiredKey(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"
+):
+    """A key that there should be. `delivered`: the id of the key that its Secret holds, as read just
+    now (empty: none). `deliverable`: a new one could be written there."""
+
+    name: str
+    project: str = "default"
+    models: list[str] | None = None
+    routes: list[str] | None = None
+    expires_at: Annotated[datetime, Meta(tz=True)] | None = None
+    rotation: int = 0
+    overlap_seconds: int = 3600
+    delivered: str = ""
+    deliverable: bool = True
+
+
+class DesiredTenant(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"
+):
+    """All that a resource says of a tenant. `organization` and `suspended` null: as they are."""
+
+    display_name: str = ""
+    time_zone: str = "UTC"
+    organization: str | None = None
+    suspended: bool | None = None
+    contract: dict[str, Any] | None = None
+    projects: list[str] = []
+    keys: list[DesiredKey] = []
+
+
+class SettledKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The key that an entry has now; no id: none. `key`: itself, where this call has made it."""
+
+    name: str
+    id: str = ""
+    prefix: str = ""
+    key: str = ""
+
+
+class SettledTenant(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant as it is now."""
+
+    suspended: bool
+    keys: list[SettledKey] = []

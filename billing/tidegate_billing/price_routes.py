@@ -84,14 +84,14 @@ def view(row: "Row[Any]", released: int | None = None) -> Written:
         kind=row.kind,
         name=row.name,
         tenant=row.tenant,
-        effective_from=_moment(row.effective_from),
+        effective_from=moment(row.effective_from),
         created_at=views.shown(row.created_at),
         document=msgspec.json.decode(row.body) if row.body else None,
         released=released,
     )
 
 
-def _moment(microseconds: int) -> str:
+def moment(microseconds: int) -> str:
     """A time that may be any that a document can say, to the microsecond."""
     moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=microseconds)
     return moment.isoformat().replace("+00:00", "Z")
@@ -130,18 +130,19 @@ def _write(connection: Connection, call: Call, document: Book | Contract) -> Don
     kind, name = (
         (BOOK, document.name) if isinstance(document, Book) else (CONTRACT, document.tenant)
     )
-    before = _newest(connection, kind, name)
+    before = newest(connection, kind, name)
     call.check_match(0 if before is None else before.number)
     try:
         number = tariff.write(connection, document, call.body, call.at)
     except DocumentError as error:
         raise _refused(error) from error
-    return _done(connection, call, number, before)
+    return done(connection, call, number, before)
 
 
-def _done(
+def done(
     connection: Connection, call: Call, number: int, before: "Row[Any] | None", status: int = 201
 ) -> Done:
+    """What a version that was just written came to: releases what it prices, and is audited."""
     released = adjust.release(connection, call.at)
     row = connection.execute(_documents().where(PRICE_DOCUMENT.c.number == number)).one()
     written = view(row, released)
@@ -164,7 +165,8 @@ def _documents() -> Any:
     return select(PRICE_DOCUMENT)
 
 
-def _newest(connection: Connection, kind: str, name: str) -> "Row[Any] | None":
+def newest(connection: Connection, kind: str, name: str) -> "Row[Any] | None":
+    """The version of a book or a contract that was written last."""
     column = PRICE_DOCUMENT.c.name if kind == BOOK else PRICE_DOCUMENT.c.tenant
     query = _documents().where(PRICE_DOCUMENT.c.kind == kind, column == name)
     return connection.execute(query.order_by(PRICE_DOCUMENT.c.number.desc()).limit(1)).first()
@@ -220,7 +222,7 @@ def _found(connection: Connection, call: Call, kind: str) -> "Row[Any]":
     name = call.part("name")
     if kind == CONTRACT:
         reach.tenant(connection, call.actor, name)
-    row = _newest(connection, kind, name)
+    row = newest(connection, kind, name)
     if row is None:
         raise reach.missing(f"price {kind}" if kind == BOOK else kind, name, "name")
     return row
@@ -243,7 +245,7 @@ async def _withdraw(call: Call, kind: str) -> Response:
         if not before.body:
             return Done(view(before), etag(before.number))
         number = tariff.withdraw(connection, kind, before.name, before.tenant, call.at)
-        return _done(connection, call, number, before, status=200)
+        return done(connection, call, number, before, status=200)
 
     return await call.change(transaction)
 

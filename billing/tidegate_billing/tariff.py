@@ -12,10 +12,11 @@ with the documents that it was made of. So a rate can be made again from its num
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, func, insert, select
+from msgspec import structs
+from sqlalchemy import Connection, Row, func, insert, select
 
 from tidegate_billing import pricebook
 from tidegate_billing.pricebook import Version as Priced
@@ -127,18 +128,60 @@ def write(connection: Connection, document: Book | Contract, body: object, now: 
             for contract in rivals
             for problem in pipeline.check([document, *others], contract)
         ]
-        kind, name, tenant = BOOK, document.name, ""
     else:
         problems = [*pipeline.check(newest_books, document)]
-        kind, name, tenant = CONTRACT, "", document.tenant
     if problems:
         raise DocumentError(tuple(problems))
-    return _add(connection, (kind, name, tenant), document.effective_from, now, body)
+    return _add(connection, _of(document), document.effective_from, now, body)
 
 
 def withdraw(connection: Connection, kind: str, name: str, tenant: str, now: int) -> int:
     """End a book or a contract from now on; the number of the version that says so."""
     return _add(connection, (kind, name, tenant), now, now, None)
+
+
+def settle(connection: Connection, document: Book | Contract, body: object, now: int) -> int:
+    """As `write`, but nothing that was written before counts beside it: for who says what there
+    should be, and not what changes. Raises DocumentError.
+
+    What begins before a version that is in force already begins now: rated usage keeps its price.
+    Versions that were still to come are put out of force, each by one that begins with it and says
+    what should hold then.
+    """
+    kind, name, tenant = _of(document)
+    rows = _versions(connection, kind, name, tenant)
+    since = document.effective_from
+    if any(since < row.effective_from <= now for row in rows):
+        since = now
+    started = [row for row in rows if row.effective_from <= now]
+    before = max(started, key=lambda row: (row.effective_from, row.number), default=None)
+    held = None if before is None or not before.body else msgspec.json.decode(before.body)
+    for at in sorted({row.effective_from for row in rows if row.effective_from > now} - {since}):
+        _add(connection, (kind, name, tenant), at, now, held if at < since else body)
+    return write(connection, structs.replace(document, effective_from=since), body, now)
+
+
+def end(connection: Connection, kind: str, name: str, tenant: str, now: int) -> int:
+    """As `withdraw`, and what was still to come does not come any more."""
+    rows = _versions(connection, kind, name, tenant)
+    for at in sorted({row.effective_from for row in rows if row.effective_from > now}):
+        _add(connection, (kind, name, tenant), at, now, None)
+    return withdraw(connection, kind, name, tenant, now)
+
+
+def _versions(connection: Connection, kind: str, name: str, tenant: str) -> "list[Row[Any]]":
+    query = select(PRICE_DOCUMENT).where(
+        PRICE_DOCUMENT.c.kind == kind,
+        PRICE_DOCUMENT.c.name == name,
+        PRICE_DOCUMENT.c.tenant == tenant,
+    )
+    return list(connection.execute(query))
+
+
+def _of(document: Book | Contract) -> tuple[str, str, str]:
+    if isinstance(document, Book):
+        return BOOK, document.name, ""
+    return CONTRACT, "", document.tenant
 
 
 def _add(

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
+import pytest
 import yaml
 
 from tidegate_operator import platform
+from tidegate_runtime.contract import definitions
 from tidegate_runtime.contract.resource import judge
-from tidegate_runtime.contract.schema import crd_yaml
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "tidegate"
 
@@ -58,12 +59,19 @@ def test_the_operators_settings_are_the_values(cases: Any, defaults: Any, render
     assert own.policy.prices == ["team-a"]
 
 
-def test_the_chart_ships_the_definition_that_the_command_prints() -> None:
-    shipped = (CHART / "crds" / "modeldeployments.yaml").read_text()
-    assert shipped == crd_yaml(), "write it anew: tidegate crd > charts/tidegate/crds/..."
+@pytest.mark.parametrize("made", definitions.crds(), ids=lambda made: made["metadata"]["name"])
+def test_the_chart_ships_the_definitions_that_the_command_prints(made: Any) -> None:
+    plural = made["spec"]["names"]["plural"]
+    shipped = (CHART / "crds" / f"{plural}.yaml").read_text()
+    assert shipped == definitions.text(made), "write it anew: tidegate crd, one file for each"
     kubernetes_validate.validate(
         yaml.safe_load(shipped), kubernetes_validate.latest_version(), strict=True
     )
+
+
+def test_the_chart_ships_no_other_definition() -> None:
+    shipped = {path.stem for path in (CHART / "crds").iterdir()}
+    assert shipped == {made["spec"]["names"]["plural"] for made in definitions.crds()}
 
 
 def test_the_definition_is_upgraded_by_one_who_can_do_nothing_else(defaults: Any) -> None:
@@ -71,7 +79,7 @@ def test_the_definition_is_upgraded_by_one_who_can_do_nothing_else(defaults: Any
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
     assert job["spec"]["template"]["spec"]["containers"][0]["args"] == ["crd", "--apply"]
     (rule,) = defaults.one("ClusterRole", "tidegate-system-tidegate-crds")["rules"]
-    assert rule["resourceNames"] == ["modeldeployments.tidegate.dev"]
+    assert rule["resourceNames"] == [made["metadata"]["name"] for made in definitions.crds()]
 
 
 def test_helm_test_wakes_a_model_where_it_may(defaults: Any, render: Any) -> None:

@@ -14,6 +14,8 @@ from harness.installed import ROOT, SYSTEM, Platform, model
 from harness.kubectl import apply, environment, get, items, kubectl, wait_for
 from harness.layout import Cluster
 
+from tidegate_runtime.contract import definitions
+
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -47,7 +49,8 @@ def bare(own_cluster: Cluster) -> Cluster:
     if get(own_cluster, "namespace", SYSTEM) is not None:
         kubectl(own_cluster, "delete", "namespace", SYSTEM)
     kubectl(own_cluster, "delete", "namespace", "team-a", "--ignore-not-found")
-    kubectl(own_cluster, "delete", "crd", "modeldeployments.tidegate.dev", "--ignore-not-found")
+    for made in definitions.crds():
+        kubectl(own_cluster, "delete", "crd", made["metadata"]["name"], "--ignore-not-found")
     return own_cluster
 
 

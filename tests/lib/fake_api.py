@@ -20,6 +20,9 @@ DEPLOYMENTS = "/apis/apps/v1/deployments"
 NAMESPACES = "/api/v1/namespaces"
 LEASES = "/apis/coordination.k8s.io/v1/leases"
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/system/endpointslices"
+OURS = ("tenants", "pricebooks")
+TENANTS, BOOKS = (f"/apis/tidegate.dev/v1alpha1/{plural}" for plural in OURS)
+SECRETS = "/api/v1/secrets"
 _SERVED = {
     "/api/v1": (
         "namespaces", "pods", "secrets", "configmaps", "services", "serviceaccounts",
@@ -37,6 +40,12 @@ _PLACE = re.compile(
 )
 
 
+_WIDE = re.compile(
+    rf"(?P<root>/apis/tidegate.dev/v1alpha1)/(?P<plural>{'|'.join(OURS)})"
+    r"/(?P<name>[^/]+)/status"
+)
+
+
 class FakeApi(FakeKube):
     """`writes`: (method, path) of every write. `conflicts`: writes to answer 409 from now on."""
 
@@ -44,6 +53,7 @@ class FakeApi(FakeKube):
         super().__init__(folder)
         self.writes: list[tuple[str, str]] = []
         self.conflicts = 0
+        self.before_create = lambda: None
         for root, plurals in _SERVED.items():
             for plural in plurals:
                 self.serve(f"{root}/{plural}")
@@ -68,6 +78,11 @@ class FakeApi(FakeKube):
             },
         )
 
+    def define_ours(self) -> None:
+        """Create the definitions of tenants and price books."""
+        self.serve(TENANTS)
+        self.serve(BOOKS)
+
     def find(self, path: str, name: str, namespace: str = "team") -> Object | None:
         """An object."""
         return self._objects.get(path, {}).get((namespace, name))
@@ -76,6 +91,8 @@ class FakeApi(FakeKube):
         path = request.url.path
         if request.method == "GET" and (told := self._discovery(path)) is not None:
             return JSONResponse(told)
+        if (wide := _WIDE.fullmatch(path)) is not None:
+            return await self._wide(request, wide)
         place = _PLACE.fullmatch(path)
         if request.method != "GET" and place is not None:
             return await self._write(request, place)
@@ -85,8 +102,23 @@ class FakeApi(FakeKube):
             return JSONResponse(found) if found else _status(404, "not found")
         return await super()._answer(request)
 
+    async def _wide(self, request: Request, place: "re.Match[str]") -> Response:
+        """A status of what belongs to no namespace; nobody writes its spec."""
+        collection, name = f"{place['root']}/{place['plural']}", place["name"]
+        found = self.find(collection, name, "")
+        if found is None or request.method != "PATCH":
+            return _status(404, "not found")
+        self.writes.append((request.method, request.url.path))
+        status = _merged(found.get("status"), (await request.json())["status"])
+        if status != found.get("status"):
+            self.store(collection, {**found, "status": status})
+        return JSONResponse(self.find(collection, name, ""))
+
     def _list(self, path: str, query: dict[str, str]) -> Response:
         listed = json.loads(bytes(super()._list(path, {"limit": "500", **query}).body))
+        field, _, name = query.get("fieldSelector", "").partition("=")
+        if field == "metadata.name":
+            listed["items"] = [one for one in listed["items"] if one["metadata"]["name"] == name]
         # As a real one: built-in objects in a list do not say what they are, custom ones do.
         for one in listed["items"] if path != MODELS else ():
             one.pop("kind", None)
@@ -106,6 +138,8 @@ class FakeApi(FakeKube):
         return {"major": "1", "minor": "34"} if path == "/version" else None
 
     async def _write(self, request: Request, place: "re.Match[str]") -> Response:
+        if place["plural"] == "secrets" and (no := await self._no_secret(request, place)):
+            return no
         self.writes.append((request.method, request.url.path))
         if self.conflicts:
             self.conflicts -= 1
@@ -128,6 +162,26 @@ class FakeApi(FakeKube):
         if made != known:
             self.store(collection, made)
         return JSONResponse(self.find(collection, name, space))
+
+    async def _no_secret(self, request: Request, place: "re.Match[str]") -> Response | None:
+        """What a real one has against a Secret, and the answer to a trial."""
+        if request.method == "DELETE":
+            return None
+        body = await request.json()
+        known = self.find(SECRETS, place["name"] or body["metadata"]["name"], place["space"])
+        if request.method == "POST":
+            if self.find(NAMESPACES, place["space"], "") is None:
+                return _status(404, f'namespaces "{place["space"]}" not found')
+            if known is not None:
+                said = {"reason": "AlreadyExists", "code": 409, "message": "it exists"}
+                return JSONResponse(said, 409)
+            if request.query_params.get("dryRun"):
+                return JSONResponse(body, 201)
+            self.before_create()
+        seen = body["metadata"].get("resourceVersion")
+        if request.method == "PATCH" and known is not None and seen not in {None, _version(known)}:
+            return _status(409, "the object has been modified")
+        return None
 
 
 def _version(one: Object) -> str:

@@ -47,7 +47,9 @@ def test_bad_resources_are_refused_by_field(case: Bad) -> None:
 
 
 def test_examples_are_good() -> None:
-    parsed = resource.read([EXAMPLES])
+    others = {"tenant.yaml", "price-book.yaml"}  # of a cluster alone; see docs/gitops.md
+    found = sorted(path for path in EXAMPLES.glob("*.yaml") if path.name not in others)
+    parsed = resource.read(found)
     assert parsed.problems == []
     assert {one.served_name for one in parsed.resources} >= {"smollm2-135m-instruct", "sim"}
 

@@ -107,9 +107,29 @@ class Idempotency(SQLModel, table=True):
     created_at: int = Field(sa_column=Column(BigInteger, nullable=False, index=True))
 
 
+class Managed(SQLModel, table=True):
+    """What a resource of the cluster holds (`kind`: price-book, contract, tenant), until `gone_at`."""
+
+    kind: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    gone_at: int | None = Field(default=None, sa_column=_big(nullable=True))
+
+
+class ManagedKey(SQLModel, table=True):
+    """Which entry of a tenant's resource a key was made for, and in which rotation of it."""
+
+    __tablename__ = "managed_key"
+    key_id: str = Field(primary_key=True)
+    tenant: str = Field(foreign_key="tenant.id", index=True)
+    entry: str
+    rotation: int = Field(sa_column=_big())
+
+
 METADATA = SQLModel.metadata
 ORGANIZATION = METADATA.tables["organization"]
 SERVICE_ACCOUNT = METADATA.tables["service_account"]
 SERVICE_TOKEN = METADATA.tables["service_token"]
 AUDIT = METADATA.tables["audit"]
 IDEMPOTENCY = METADATA.tables["idempotency"]
+MANAGED = METADATA.tables["managed"]
+MANAGED_KEY = METADATA.tables["managed_key"]

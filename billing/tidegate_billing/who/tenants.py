@@ -103,18 +103,24 @@ async def change(call: Call) -> Response:
     def transaction(connection: Connection) -> Done:
         old = reach.tenant(connection, call.actor, call.part("id"), "id")
         call.check_match(old.revision)
-        values = _values(connection, call, wanted, old)
-        if not values:
-            return Done(tenant_view(old), etag(old.revision))
-        values["revision"] = old.revision + 1
-        connection.execute(update(TENANT).where(TENANT.c.id == old.id).values(values))
-        row = reach.tenant(connection, call.actor, old.id)
-        if row.organization != old.organization:
-            _move_accounts(connection, row)
-        _recorded(connection, call, old, row)
-        return Done(tenant_view(row), etag(row.revision), news=_news(old, row))
+        row = write(connection, call, old, wanted)
+        return Done(tenant_view(row), etag(row.revision), news=news(old, row))
 
     return await call.change(transaction)
+
+
+def write(connection: Connection, call: Call, old: "Row[Any]", wanted: TenantChange) -> "Row[Any]":
+    """Change a tenant's row where it is to be another."""
+    values = _values(connection, call, wanted, old)
+    if not values:
+        return old
+    values["revision"] = old.revision + 1
+    connection.execute(update(TENANT).where(TENANT.c.id == old.id).values(values))
+    row = reach.tenant(connection, call.actor, old.id)
+    if row.organization != old.organization:
+        _move_accounts(connection, row)
+    _recorded(connection, call, old, row)
+    return row
 
 
 def _values(
@@ -157,7 +163,8 @@ def _recorded(connection: Connection, call: Call, old: "Row[Any]", row: "Row[Any
     )
 
 
-def _news(old: "Row[Any]", row: "Row[Any]") -> News | None:
+def news(old: "Row[Any]", row: "Row[Any]") -> News | None:
+    """What routers must hear of a change."""
     was, is_now = old.suspended_at is not None, row.suspended_at is not None
     if was == is_now:
         return None

@@ -173,17 +173,18 @@ def invoice(
 
 @app.command()
 def crd(
-    apply: Annotated[bool, typer.Option("--apply", help="Apply it to the cluster.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Apply them to the cluster.")] = False,
 ) -> None:
-    """Print the CustomResourceDefinition of ModelDeployment as YAML, or apply it."""
-    from tidegate_runtime.contract import schema
+    """Print the CustomResourceDefinitions as YAML, or apply them."""
+    from tidegate_runtime.contract import definitions
 
     if apply:
         from tidegate_operator.kube import definition
 
-        return print(definition.apply_now(schema.crd()), file=sys.stderr)
-    sys.stdout.write(schema.crd_yaml())
-    return None
+        for made in definitions.crds():
+            print(definition.apply_now(made), file=sys.stderr)
+        return
+    sys.stdout.write(definitions.all_text())
 
 
 @app.command()

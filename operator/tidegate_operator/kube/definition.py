@@ -1,4 +1,4 @@
-"""Applies the CustomResourceDefinition: Helm installs those of a chart once and never upgrades them."""
+"""Applies CustomResourceDefinitions: Helm installs those of a chart once and never upgrades them."""
 
 import asyncio
 from collections.abc import Mapping

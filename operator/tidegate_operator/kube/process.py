@@ -11,7 +11,7 @@ import gc
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,8 @@ from tidegate_operator import platform as platforms
 from tidegate_operator.kube import handlers, ops
 from tidegate_operator.kube.api import Api, ApiError, connect
 from tidegate_operator.kube.fleet import Fleet, Site
+from tidegate_operator.kube.gitops.follow import GitOps
+from tidegate_operator.kube.gitops.ledger import Ledger
 from tidegate_operator.kube.lease import Election
 from tidegate_operator.kube.routers import Routers
 from tidegate_operator.kube.watching import Watching
@@ -113,7 +115,9 @@ async def _run(chosen: Settings) -> int:
         tasks: set[asyncio.Task[None]] = set()
         site = Site(api, billing, chosen.platform, chosen.guard_key, chosen.base_url)
         fleet = Fleet(site, http, tasks)
-        jobs = _jobs(chosen, api, fleet, stop)
+        ledger = Ledger(http, chosen.billing_url, chosen.internal_token)
+        gitops = GitOps(api, ledger, os.environ.get("KUBECONFIG", ""))
+        jobs = [*_jobs(chosen, api, fleet, gitops.lead, stop), *gitops.jobs()]
         await stack.enter_async_context(_standing(jobs, stop, failed))
         await stop.wait()
         for task in tasks:
@@ -140,8 +144,16 @@ def _warm() -> None:
 
 
 def _jobs(
-    chosen: Settings, api: Api, fleet: Fleet, stop: asyncio.Event
+    chosen: Settings,
+    api: Api,
+    fleet: Fleet,
+    also_leads: Callable[[bool], None],
+    stop: asyncio.Event,
 ) -> list[Coroutine[Any, Any, None]]:
+    def lead(leading: bool) -> None:
+        fleet.lead(leading)
+        also_leads(leading)
+
     relisted = asyncio.Event()
     routers = Routers(fleet.picture, chosen.internal_token, fleet.heard)
     fleet.routers = routers.slices
@@ -154,7 +166,7 @@ def _jobs(
         service=chosen.router_service,
         more=fleet.capacity.follows(),
     )
-    election = Election(api, chosen.namespace, chosen.name, fleet.lead)
+    election = Election(api, chosen.namespace, chosen.name, lead)
     port = server(ops.application(fleet, internal=chosen.internal_token))
     bound = socket.create_server((chosen.host, chosen.ops_port), backlog=128)
     bound.setblocking(False)

@@ -19,6 +19,10 @@ WORKERS: Final = 8
 """They wait for the API server nearly all the time: a resource takes about ten calls in a row."""
 
 
+class Again(Exception):
+    """What was to be done can't be done now; the message says why."""
+
+
 class Queue:
     """Runs `work(key)` for every key that was added, until cancelled."""
 
@@ -85,8 +89,8 @@ class Queue:
             self._running.add(key)
             try:
                 await self._work(key)
-            except ApiError as error:
-                self._failed(key, error.message)
+            except (ApiError, Again) as error:
+                self._failed(key, str(error))
             except Exception as error:  # the reconcile boundary: one resource stalls no other
                 log.exception("reconcile_failed", key=key)
                 self._failed(key, f"{type(error).__name__}: {error}")
