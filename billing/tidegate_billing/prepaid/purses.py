@@ -73,11 +73,12 @@ def purse(connection: Connection, tenant: str, currency: str) -> Purse:
 
 def purses_of(connection: Connection, tenants: Iterable[str]) -> set[tuple[str, str]]:
     """Which of these tenants have a purse, by tenant and currency."""
+    named = sorted(set(tenants))
+    if not named:
+        return set()
     # every tenant: those that the caller names
     rows = connection.execute(
-        select(GRANT.c.tenant, GRANT.c.currency)
-        .where(GRANT.c.tenant.in_(sorted(set(tenants))))
-        .distinct()
+        select(GRANT.c.tenant, GRANT.c.currency).where(GRANT.c.tenant.in_(named)).distinct()
     )
     return {(row.tenant, row.currency) for row in rows}
 
