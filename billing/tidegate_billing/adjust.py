@@ -5,13 +5,13 @@ Releasing a parked event is the first kind: it cost nothing that anybody knew, a
 Re-rating is the other: documents that came late, or were wrong, are applied to what was rated.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, and_, delete, or_, select
 
 from tidegate_billing import bulk, rating, rollup
-from tidegate_billing.entry import Rating, first_rating, rating_after, usage_of
+from tidegate_billing.entry import Rating, first_rating, rating_after, rating_before, usage_of
 from tidegate_billing.prepaid import purses
 from tidegate_billing.rating import Counts
 from tidegate_billing.tables import ADJUSTMENT, EVENT, PARKED
@@ -183,15 +183,26 @@ def adjust(
         event, at = usage_of(row), attempt_time(row.attempt_id)
         rollup.add(totals, event, at, before, sign=-1)
         rollup.add(totals, event, at, after)
-        if before is not None:
-            charges.append(purses.Charge(row.tenant, before.currency, at * 1000, -before.amount))
-        charges.append(purses.Charge(row.tenant, after.currency, at * 1000, after.amount))
+        charges += _charges(row.tenant, at, before, after)
         if before is None:
             _unpark(connection, row)
     bulk.insert_rows(connection, ADJUSTMENT, _COLUMNS, rows)
     rollup.post(connection, totals, {}, now)
     owners = purses.purses_of(connection, {charge.tenant for charge in charges})
     purses.burn(connection, owners, charges, purses.Why(why.reason, why.actor, why.note), now)
+
+
+def _charges(tenant: str, at: int, before: Rating | None, after: Rating) -> list[purses.Charge]:
+    """What credit loses or gets back: the difference, so that a lower price never takes any."""
+    if before is None:
+        return [purses.Charge(tenant, after.currency, at * 1000, after.amount)]
+    if before.currency == after.currency:
+        amount = after.amount - before.amount
+        return [purses.Charge(tenant, after.currency, at * 1000, amount)]
+    return [
+        purses.Charge(tenant, before.currency, at * 1000, -before.amount),
+        purses.Charge(tenant, after.currency, at * 1000, after.amount),
+    ]
 
 
 def _unpark(connection: Connection, row: "Row[Any]") -> None:
@@ -204,11 +215,28 @@ def _unpark(connection: Connection, row: "Row[Any]") -> None:
     )
 
 
-def ratings(connection: Connection, rows: Sequence[Any]) -> Mapping[str, Rating]:
-    """What events cost now, by event id: the newest adjustment, else the first rating.
+def costs(connection: Connection, rows: Sequence[Any]) -> dict[str, tuple[int, str]]:
+    """What events have added to the bill by now, by event id: their first rating, and what every
+    adjustment took off and put on. Currency is the newest; what is in others is not in it."""
+    found = {
+        row.event_id: (first.amount, first.currency)
+        for row in rows
+        if (first := first_rating(row)) is not None
+    }
+    for event_id, before, after in _adjustments(connection, rows):
+        amount, currency = found.get(event_id, (0, after.currency))
+        if currency != after.currency:
+            amount = 0
+        elif before is not None:
+            amount -= before.amount
+        found[event_id] = (amount + after.amount, after.currency)
+    return found
 
-    Rows have the ledger's columns; one that has no price yet is left out."""
-    found = {row.event_id: first for row in rows if (first := first_rating(row)) is not None}
+
+def _adjustments(
+    connection: Connection, rows: Sequence[Any]
+) -> Iterator[tuple[str, Rating | None, Rating]]:
+    """Every adjustment of these events, oldest first: what it took off, and what it put on."""
     ids = [row.event_id for row in rows]
     months = {row.attempt_month for row in rows}
     for start in range(0, len(ids), bulk.CHUNK):
@@ -222,5 +250,12 @@ def ratings(connection: Connection, rows: Sequence[Any]) -> Mapping[str, Rating]
             .order_by(ADJUSTMENT.c.id)
         )
         for row in later:
-            found[row.event_id] = rating_after(row)
-    return found
+            yield row.event_id, rating_before(row), rating_after(row)
+
+
+def ratings(connection: Connection, rows: Sequence[Any]) -> Mapping[str, Rating]:
+    """What events are rated by now, by event id: the newest adjustment, else the first rating.
+
+    Rows have the ledger's columns; one that has no price yet is left out."""
+    found = {row.event_id: first for row in rows if (first := first_rating(row)) is not None}
+    return found | {event_id: after for event_id, _, after in _adjustments(connection, rows)}

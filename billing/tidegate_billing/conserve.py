@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Table, and_, func, select
 
-from tidegate_billing import money
+from tidegate_billing import money, retention
 from tidegate_billing.rollup import DAY_MINUTES, EPOCH, WIDTHS
 from tidegate_billing.tables import (
     ADJUSTMENT,
@@ -79,8 +79,14 @@ def _differences(ledger: Held, held: Held) -> Iterator[str]:
 
 def compare(connection: Connection, first: str, last: str) -> list[Drift]:
     """The rollups of days `first` to `last`, both included, against the ledger's rows."""
+    gone = retention.retired(connection)
     places = {
-        str(table.name): _rollup(connection, table, width, first, last) for table, width in WIDTHS
+        str(table.name): {
+            key: held
+            for key, held in _rollup(connection, table, width, first, last).items()
+            if key[0][:7] not in gone
+        }
+        for table, width in WIDTHS
     }
     return drifts(_ledger(connection, first, last), places)
 

@@ -24,6 +24,11 @@ class Rating(NamedTuple):
         """In atto."""
         return money.whole(self.amount_nano, self.amount_atto)
 
+    def worth(self, amount: int) -> "Rating":
+        """The same rating at another amount."""
+        nano, rest = money.halves(amount)
+        return self._replace(amount_nano=nano, amount_atto=rest)
+
 
 def usage_of(row: Any) -> Usage:
     """The event that a row of the ledger was made of."""

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
 from tidegate_billing import accounts, ingest
 from tidegate_billing.database import Database, DatabaseDown
@@ -67,14 +66,9 @@ class Intake:
 
         try:
             outcomes = await self._database.write(transaction)
-        except (SQLAlchemyError, DatabaseDown) as error:
+        except Exception as error:  # noqa: BLE001 - the boundary of requests: each gets its own error
             self._memory.forget()
-            if len(group) > 1 and isinstance(error, SQLAlchemyError):
-                for one in group:
-                    await self._keep([one])
-                return
-            for one in group:
-                _answer(one.done, error)
+            await self._failed(group, error)
             return
         except BaseException:
             self._memory.forget()
@@ -85,7 +79,12 @@ class Intake:
             if not one.done.done():
                 one.done.set_result(outcome)
 
-
-def _answer(done: "asyncio.Future[Outcome]", error: Exception) -> None:
-    if not done.done():
-        done.set_exception(error)
+    async def _failed(self, group: list[_Waiting], error: Exception) -> None:
+        """Nothing of a group was kept. A database that is away is so for each of them."""
+        if len(group) > 1 and not isinstance(error, DatabaseDown):
+            for one in group:
+                await self._keep([one])
+            return
+        for one in group:
+            if not one.done.done():
+                one.done.set_exception(error)

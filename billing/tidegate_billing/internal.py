@@ -45,8 +45,8 @@ class Links:
 
     async def usage(self, request: Request) -> Response:
         """Keep a batch durably, then acknowledge it."""
-        batch = await body(request, UsageBatch)
-        if not 1 <= len(batch.journal) <= NAME_LENGTH:
+        batch = await body(request, UsageBatch, nul=True)
+        if not 1 <= len(batch.journal) <= NAME_LENGTH or "\0" in batch.journal:
             raise bad("journal", f"is not a name; allowed: 1 to {NAME_LENGTH} characters")
         if not 0 <= batch.first <= batch.last + 1 <= LARGEST:
             raise bad("first", "records must run from first to last, neither below 0")

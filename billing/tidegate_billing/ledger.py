@@ -8,7 +8,7 @@ import datetime as dt
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, Select, func, or_, select
 
 from tidegate_billing import adjust, money, tariff
 from tidegate_billing.rates import lines
@@ -102,8 +102,13 @@ def usage(
     chosen = [name for name in DIMENSIONS if name in by]
     group = [*(_COLUMN[name] for name in chosen), SERIES.c.currency]
     query = _billed(tenant, first, last, [*group, *(_sum(name) for name in _SUMMED)])
-    # A series that was rated and later re-rated is left with nothing in it.
-    query = query.group_by(*group).order_by(*group).having(_sum("requests") != 0)
+    # A series that was rated and later re-rated is left with nothing in it, or, under tiers, with
+    # money and no requests: what is left of the month got dearer or cheaper.
+    query = (
+        query.group_by(*group)
+        .order_by(*group)
+        .having(or_(*(_sum(name) != 0 for name in ("requests", "amount_nano", "amount_atto"))))
+    )
     return [_usage_row(chosen, row) for row in connection.execute(query)]
 
 
@@ -211,16 +216,15 @@ def events(
             return None
         query = query.where(EVENT.c.id > seen)
     rows = connection.execute(query).all()
-    costs = adjust.ratings(connection, rows)
+    costs = adjust.costs(connection, rows)
     listed = []
     for row in rows:
         cost = costs.get(row.event_id)
-        exact = None if cost is None else money.whole(cost.amount_nano, cost.amount_atto)
         listed.append(
             {
                 **{name: getattr(row, name) for name in EVENT_FIELDS},
-                "amount_exact": None if exact is None else money.plain(exact),
-                "currency": None if cost is None else cost.currency,
+                "amount_exact": None if cost is None else money.plain(cost[0]),
+                "currency": None if cost is None else cost[1],
             }
         )
     return listed

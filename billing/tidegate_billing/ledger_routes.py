@@ -86,7 +86,9 @@ async def days(call: Call) -> Response:
     """Compare the rollups of some days with the ledger's own rows."""
     today = dt.datetime.fromtimestamp(call.at // 1_000_000, dt.UTC).date()
     last = day(call.request, "to") or today
-    first = day(call.request, "from") or last - dt.timedelta(days=1)
+    first = day(call.request, "from") or max(last, dt.date(2, 1, 1)) - dt.timedelta(days=1)
+    if not (first.year >= 2000 and last.year < 3000):
+        raise bad("to", f"{last} is out of range; allowed: days of the years 2000 to 2999")
     if not 0 <= (last - first).days < MOST_DAYS:
         raise bad("from", f"{first} to {last} is not a period; allowed: 1 to {MOST_DAYS} days")
 

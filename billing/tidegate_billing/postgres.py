@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+import asyncpg
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
@@ -80,14 +81,18 @@ async def _guarded(work: Coroutine[Any, Any, T]) -> T:
     except (OSError, PoolTimeout) as error:
         raise DatabaseDown(f"PostgreSQL can't be reached: {type(error).__name__}") from error
     except DBAPIError as error:
-        if error.connection_invalidated or _refuses(error):
+        if error.connection_invalidated or _refuses(error.orig):
             raise DatabaseDown("PostgreSQL has gone away") from error
         raise
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:  # of COPY, past SQLAlchemy
+        if _refuses(error):
+            raise DatabaseDown("PostgreSQL has gone away") from error
+        raise DBAPIError("COPY", None, error) from error
 
 
-def _refuses(error: DBAPIError) -> bool:
+def _refuses(error: BaseException | None) -> bool:
     """Whether the server said that it serves nobody now (SQLSTATE classes 08, 53 and 57P)."""
-    state = str(getattr(error.orig, "sqlstate", "") or "")
+    state = str(getattr(error, "sqlstate", "") or "")
     return state[:2] in {"08", "53"} or state.startswith("57P")
 
 

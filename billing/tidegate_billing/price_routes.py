@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from tidegate_billing import adjust, money, tariff
 from tidegate_billing.adjust import Scope, Why
+from tidegate_billing.budgets import LATEST
 from tidegate_billing.frame import Call, Done, Operation, Query, etag, show
 from tidegate_billing.rates import book as books
 from tidegate_billing.rates import contract as contracts
@@ -26,6 +27,7 @@ from tidegate_billing.who import audit, reach, views
 
 Month = Annotated[str, Meta(pattern=MONTH.pattern)]
 Note = Annotated[str, Meta(max_length=500)]
+LONGEST_NAME = 200
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,14 +118,24 @@ async def write_contract(call: Call) -> Response:
 
 def _parsed(parse: Any, body: dict[str, Any]) -> Any:
     try:
-        return parse(body)
+        document = parse(body)
     except DocumentError as error:
         raise _refused(error) from error
+    _check_reach(document)
+    return document
 
 
 def _refused(error: DocumentError) -> ApiError:
     said = "; ".join(f"{problem.path}: {problem.said}" for problem in error.problems)
     return ApiError(400, "invalid_document", said[:4000], error.problems[0].path or None)
+
+
+def _check_reach(document: Book | Contract) -> None:
+    """What the database can keep. Raises ApiError."""
+    if not 0 <= document.effective_from <= LATEST:
+        raise bad("effectiveFrom", "is out of range; allowed: times of the years 1970 to 9891")
+    if isinstance(document, Book) and len(document.name) > LONGEST_NAME:
+        raise bad("name", f"is too long; allowed: up to {LONGEST_NAME} characters")
 
 
 def _write(connection: Connection, call: Call, document: Book | Contract) -> Done:
@@ -253,6 +265,9 @@ async def _withdraw(call: Call, kind: str) -> Response:
 async def rerate(call: Call) -> Response:
     """Price usage again by the documents as they are now; each difference is an adjustment."""
     wanted: Rerate = call.body
+    for name, month in (("first", wanted.first), ("last", wanted.last)):
+        if not MONTH.fullmatch(month):
+            raise bad(name, f"{month[:80]!r} is not a month; allowed: YYYY-MM, from 2000-01 on")
     if wanted.first > wanted.last:
         raise bad("first", f"{wanted.first} is after {wanted.last}; allowed: a month up to `last`")
     if wanted.tenant is None and wanted.deployment is None:

@@ -64,11 +64,13 @@ def version_of(row: "Row[tuple[object, ...]]") -> Version:
 
 
 def versions(connection: Connection, numbers: Iterable[int]) -> dict[int, Version]:
-    """The versions that exist among `numbers`."""
+    """The versions that exist among `numbers`; numbers of documents' rates are none of them."""
     wanted = sorted(set(numbers))
     if not wanted:
         return {}
-    rows = connection.execute(select(PRICE).where(PRICE.c.version.in_(wanted)))
+    rows = connection.execute(
+        select(PRICE).where(PRICE.c.version.in_(wanted), PRICE.c.source.is_(None))
+    )
     return {row.version: version_of(row) for row in rows}
 
 
@@ -78,7 +80,7 @@ def history(connection: Connection, deployments: Collection[str]) -> dict[str, l
     if deployments:
         rows = connection.execute(
             select(PRICE)
-            .where(PRICE.c.deployment.in_(sorted(deployments)))
+            .where(PRICE.c.deployment.in_(sorted(deployments)), PRICE.c.source.is_(None))
             .order_by(PRICE.c.effective_from, PRICE.c.version)
         )
         for row in rows:

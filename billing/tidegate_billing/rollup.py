@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, and_, delete, false, insert, not_, or_, select
+from sqlalchemy import Connection, and_, delete, false, insert, not_, or_, select, update
 
 from tidegate_billing import bulk, retention
 from tidegate_billing.bulk import Target
@@ -41,6 +41,7 @@ WIDTHS = ((ROLLUP_MINUTE, 1), (ROLLUP_HOUR, 60), (ROLLUP_DAY, DAY_MINUTES))
 """Each rollup and the minutes in its bucket."""
 _ROLLUPS = [Target(table, ("series", "bucket"), width) for table, width in WIDTHS]
 MINUTE_MS = 60_000
+SHEET_MICROSECONDS = 86_400_000_000
 EPOCH = dt.date(1970, 1, 1)
 FLUSH = 200_000
 """Groups held in memory while rebuilding."""
@@ -144,12 +145,14 @@ def _number(connection: Connection, wanted: set[SeriesKey], known: Numbers) -> N
 
 
 def open_sheet(connection: Connection, now: int) -> int:
-    """The sheet of the outbox that is written on now."""
+    """The sheet of the outbox that is written on now; a new one each day, so that sums stay small."""
     newest = connection.execute(
-        select(SHEET.c.id).where(SHEET.c.sealed_at.is_(None)).order_by(SHEET.c.id.desc()).limit(1)
-    ).scalar()
+        select(SHEET).where(SHEET.c.sealed_at.is_(None)).order_by(SHEET.c.id.desc()).limit(1)
+    ).first()
     if newest is not None:
-        return int(newest)
+        if now - newest.opened_at < SHEET_MICROSECONDS:
+            return int(newest.id)
+        connection.execute(update(SHEET).where(SHEET.c.id == newest.id).values(sealed_at=now))
     made = connection.execute(insert(SHEET).values(opened_at=now)).inserted_primary_key
     assert made is not None
     return int(made[0])

@@ -54,7 +54,11 @@ def _request(connection: Connection, tenant: str, asked: Asked) -> Asked | None:
 
 
 def _priced(connection: Connection, rows: list[Any]) -> list[Entry]:
-    costs = adjust.ratings(connection, rows)
+    added = adjust.costs(connection, rows)
+    costs = {
+        event_id: rating.worth(added[event_id][0])
+        for event_id, rating in adjust.ratings(connection, rows).items()
+    }
     models = {
         (costs[row.event_id].rated_version, row.model) for row in rows if row.event_id in costs
     }

@@ -142,6 +142,8 @@ def problem(event: Usage) -> str | None:
         return "attempt_id is not a UUIDv7 in the canonical form"
     if event.attempt_id >= LAST_ID:
         return "attempt_id is of after the year 9999"
+    if event.billed and event.kind != "settlement":
+        return f"billed is set on an event of kind {event.kind}; allowed: settlement"
     return None if _plainly_good(event) else _wrong_field(event)
 
 

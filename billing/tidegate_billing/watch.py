@@ -10,7 +10,9 @@ from tidegate_billing.database import DatabaseDown
 from tidegate_billing.prepaid import purses
 from tidegate_billing.service import Service, log, now
 
-EVERY_SECONDS = 900.0
+CREDIT_SECONDS = 30.0
+ROUNDS = 30
+"""A comparison each quarter of an hour."""
 
 
 async def compare(service: Service, at: int) -> list[conserve.Drift]:
@@ -27,20 +29,29 @@ async def compare(service: Service, at: int) -> list[conserve.Drift]:
 
 
 async def settle_credit(service: Service, at: int) -> None:
-    """Move what is left of grants that have ended, and look whether credit's sums are sound."""
+    """Let grants that have begun pay what is owed, and move what is left of those that have ended."""
+    paid = await service.database.write(lambda connection: purses.pay(connection, at))
     ended = await service.database.write(lambda connection: purses.expire(connection, at))
-    if ended:
-        log.info("credit_expired", purses=ended)
+    if paid or ended:
+        log.info("credit_settled", paid=paid, ended=ended)
+
+
+async def check_credit(service: Service) -> None:
+    """Look whether credit's sums are those of its entries."""
     for account in await service.database.read(purses.drift):
         log.error("credit_drift", alarm=True, account="/".join(account))
 
 
-async def run(service: Service, every: float = EVERY_SECONDS) -> None:
-    """Look at once and then again and again, for ever."""
+async def run(service: Service, every: float = CREDIT_SECONDS, rounds: int = ROUNDS) -> None:
+    """Settle credit at once and then again and again, for ever; compare each `rounds` times."""
+    turn = 0
     while True:
         try:
             await settle_credit(service, now())
-            await compare(service, now())
+            if turn % rounds == 0:
+                await check_credit(service)
+                await compare(service, now())
         except (SQLAlchemyError, DatabaseDown) as error:
             log.warning("ledger_not_compared", error=type(error).__name__)
+        turn += 1
         await asyncio.sleep(every)

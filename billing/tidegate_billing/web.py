@@ -112,9 +112,9 @@ def wrong_token() -> ApiError:
     return ApiError(401, "invalid_token", "the Authorization header needs the right Bearer token")
 
 
-async def body(request: Request, kind: type[T]) -> T:
+async def body(request: Request, kind: type[T], *, nul: bool = False) -> T:
     """The request's JSON as `kind`. Raises ApiError, which names the field."""
-    return decode(await raw(request), kind)
+    return decode(await raw(request), kind, nul=nul)
 
 
 async def raw(request: Request) -> bytes:
@@ -127,8 +127,12 @@ async def raw(request: Request) -> bytes:
     return bytes(read)
 
 
-def decode(content: bytes, kind: type[T]) -> T:
-    """JSON as `kind`. Raises ApiError, which names the field."""
+def decode(content: bytes, kind: type[T], *, nul: bool = False) -> T:
+    """JSON as `kind`. Raises ApiError, which names the field.
+
+    `nul`: texts may have the character that databases can't keep, and the caller sees to it."""
+    if not nul and b"\\u0000" in content:
+        raise ApiError(400, "invalid_json", "the body has a NUL character; allowed: text without")
     try:
         return msgspec.json.decode(content, type=kind)
     except msgspec.ValidationError as error:
@@ -138,6 +142,8 @@ def decode(content: bytes, kind: type[T]) -> T:
         raise ApiError(400, "invalid_value", str(error), found[1] if found else None) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ApiError(400, "invalid_json", f"the body is not JSON: {error}") from error
+    except RecursionError as error:
+        raise ApiError(400, "invalid_json", "the body is nested too deeply") from error
 
 
 def only(request: Request, allowed: Collection[str]) -> None:

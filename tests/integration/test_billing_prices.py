@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
-from billing_process import ADMIN, Billing
+from billing_process import ADMIN, INTERNAL, Billing
 from ledgers import Ledgers
 from tidegate_billing.links import ModelPricing, Pricing, UsageBatch
 from tidegate_billing.usage import Usage, uuid7
@@ -195,3 +196,51 @@ def test_a_restart_tells_what_drifted_meanwhile(billing: Billing) -> None:
         assert time.monotonic() < until, billing.log
         time.sleep(0.02)
     assert "rollup_hour of m" in billing.log
+
+
+WRONG = [
+    ("POST", "/price-books", {**BOOK, "name": "a\0b"}),
+    ("POST", "/price-books", {**BOOK, "name": "x" * 3000}),
+    ("POST", "/price-books", {**BOOK, "effectiveFrom": "0001-01-01T00:00:00+23:59"}),
+    ("POST", "/price-books", {**BOOK, "effectiveFrom": "9999-12-31T23:59:59.999999-23:59"}),
+    ("POST", "/contracts", {**CONTRACT, "tenant": "a\0b"}),
+    (
+        "POST",
+        "/rerate",
+        {"first": "xx2026-11yy", "last": "zz2026-11", "note": "", "tenant": "acme"},
+    ),
+    ("POST", "/rerate", {"first": "2026-11\n", "last": "2026-11", "note": "", "tenant": "acme"}),
+    ("POST", "/rerate", {"first": "2026-11", "last": "2026-11", "note": "\0", "tenant": "acme"}),
+    ("POST", "/credit-grants", {"tenant": "acme", "amount": "1", "note": "\0"}),
+    (
+        "POST",
+        "/credit-grants",
+        {"tenant": "acme", "amount": "1", "starts_at": "0001-01-01T00:00:00+23:00"},
+    ),
+    (
+        "POST",
+        "/credit-grants",
+        {"tenant": "acme", "amount": "1", "expires_at": "9999-12-31T23:59:59-23:00"},
+    ),
+    ("GET", "/conservation/days?to=9999-12-31", None),
+    ("GET", "/conservation/days?to=0001-01-01", None),
+    ("GET", "/conservation/days?from=0001-01-01&to=0001-01-01", None),
+]
+
+
+def test_what_no_database_or_calendar_can_hold_is_refused(billing: Billing) -> None:
+    for method, path, body in WRONG:
+        call(billing, method, path, 400, body)
+    deep = ("[" * 5000 + "]" * 5000).encode()
+    answer = httpx.post(billing.url("/api/v1/price-books"), content=deep, headers=ADMIN)
+    assert answer.status_code == 400
+    usage = UsageBatch(journal="a\0b", first=1, last=1, events=[])
+    refused = httpx.post(
+        billing.url("/internal/usage"), content=msgspec.json.encode(usage), headers=INTERNAL
+    )
+    assert refused.status_code == 400
+    named = [owned("d/\0", "m", None)]
+    models = httpx.put(
+        billing.url("/internal/models"), content=msgspec.json.encode(named), headers=INTERNAL
+    )
+    assert models.status_code == 400

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from ledgers import Ledger
-from tidegate_billing import adjust, conserve, ingest, pricebook, rollup, tariff
+from tidegate_billing import adjust, conserve, ingest, pricebook, retention, rollup, tariff
 from tidegate_billing.adjust import Scope, Why
 from tidegate_billing.conserve import Held
 from tidegate_billing.ingest import Memory, prepare
@@ -141,3 +141,8 @@ def test_an_event_that_the_ledger_lost_shows_in_every_place() -> None:
     assert conserve.drifts({key: Held(1)}, {"rollup_day": {}})[0].says.endswith(
         "1 requests fewer than in the ledger"
     )
+
+
+def test_a_month_that_has_left_is_not_taken_for_a_loss(filled: Ledger) -> None:
+    filled(retention.retire, "2026-11", 1_900_000_000_000_000)
+    assert compare(filled) == []

@@ -295,3 +295,64 @@ def test_a_price_holds_from_its_first_microsecond(priced: Ledger, moment: str, c
     ms = int(dt.datetime.fromisoformat(moment).timestamp() * 1000)
     put(priced, event(ms))
     assert exact(priced) == cost
+
+
+def test_a_number_of_a_documents_rate_is_no_price_that_a_router_may_name(priced: Ledger) -> None:
+    """Rates are numbered from the same sequence: an event that names one is parked, not poison."""
+    early = event(at(), price_version=2, model="other", deployment="d/other")
+    assert put(priced, early).parked
+    write(priced, book({"input": "2", "output": "0"}))
+    put(priced, event(at()))  # makes rate 2
+    late = event(at(), price_version=2, model="other", deployment="d/other")
+    empty = event(at(), deployment="", model="other")
+    assert put(priced, late, empty).parked == (late.event_id, empty.event_id)
+    assert priced(adjust.release, NOW) == 0
+    scope = Scope(MONTH, MONTH, tenant="acme")
+    assert priced(adjust.rerate, scope, Why("x", "admin"), NOW) == 0
+    nameless = ModelPricing(deployment="", model="m", owner="team-a")
+    priced(pricebook.apply, [MODEL, nameless], now=NOW)
+    assert exact(priced) == "0.002"
+
+
+def test_only_settlements_are_billed(priced: Ledger) -> None:
+    for kind in ("attempt", "orphan"):
+        assert put(priced, event(at(), kind=kind)).malformed
+    assert exact(priced) == "0"
+
+
+def test_under_tiers_what_events_show_adds_up_to_the_bill(priced: Ledger) -> None:
+    price = {"kind": "graduated", "tiers": [{"upTo": 1000, "unitPrice": "10"}, {"unitPrice": "5"}]}
+    document = book({"input": price, "output": "0"})
+    write(priced, document)
+    put(
+        priced,
+        event(at(), key_id="k1", deployment="d/1"),
+        event(at(), key_id="k2", deployment="d/2"),
+    )
+    document["entries"].append({"model": "d/1", "prices": {"input": "3", "output": "0"}})
+    write(priced, document)
+    assert priced(adjust.rerate, Scope(MONTH, MONTH, deployment="d/1"), Why("x", "admin"), NOW) == 1
+    rows = priced(questions.events, questions.EventFilter(), limit=9, after=None)
+    shown = sum(money.parse(row["amount_exact"]) for row in rows)
+    by_key = priced(questions.usage, tenant="acme", by=["key"], **PERIOD)
+    assert money.plain(shown) == exact(priced) == "0.013"
+    assert [row["amount_exact"] for row in by_key] == ["0.008", "0.005"]
+
+
+def test_money_that_is_left_without_a_request_is_not_hidden(priced: Ledger) -> None:
+    price = {"kind": "graduated", "tiers": [{"upTo": 1000, "unitPrice": "10"}, {"unitPrice": "5"}]}
+    write(priced, book({"input": price, "output": "0"}))
+    put(
+        priced,
+        event(at(), key_id="k1", deployment="d/1"),
+        event(at(), key_id="k2", deployment="d/2"),
+    )
+    own = book({"input": "3", "output": "0"}) | {"name": "a-euro", "currency": "EUR"}
+    own["entries"][0]["model"] = "d/1"
+    write(priced, own)
+    assert priced(adjust.rerate, Scope(MONTH, MONTH, deployment="d/1"), Why("x", "admin"), NOW) == 1
+    for by in ([], ["key"], ["model", "key", "day"]):
+        rows = priced(questions.usage, tenant="acme", by=by, **PERIOD)
+        dollars = sum(money.parse(x["amount_exact"]) for x in rows if x["currency"] == "USD")
+        assert money.plain(dollars) == "0.01", by
+    assert invoice(priced)["total"] == "0.01"

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from ledgers import Ledger, Ledgers
 from tidegate_billing import (
     adjust,
+    bulk,
     database,
     ingest,
     migrate,
@@ -602,6 +603,70 @@ def test_batches_that_come_together_are_kept_together_and_a_bad_one_alone_fails(
     assert [one.added for one in outcomes] == [1, 1, 1, 1]
     count = select(func.count()).select_from(EVENT)
     assert ledger.read(lambda c: c.execute(count).scalar()) == 4
+
+
+POISONS = [ValueError("ours"), OverflowError("a driver's"), AssertionError("a belief")]
+
+
+@pytest.mark.parametrize("poison", POISONS, ids=lambda error: type(error).__name__)
+def test_no_kind_of_error_of_one_batch_touches_another_or_leaves_one_waiting(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, poison: Exception
+) -> None:
+    ledger(pricebook.apply, [MODEL], now=0)
+    keep = ingest.ingest
+
+    def fail(connection: Connection, deliveries: Any, *more: Any) -> Any:
+        outcomes = keep(connection, deliveries, *more)
+        if any(one.journal == "bad" for one in deliveries):
+            raise poison
+        return outcomes
+
+    monkeypatch.setattr(ingest, "ingest", fail)
+
+    async def story() -> list[Any]:
+        intake = Intake(ledger.database, lambda: NOW)
+        names = ["a", "b", "bad", "c", "d", "bad", "e"]
+        batches = [
+            UsageBatch(journal=name, first=1, last=1, events=[event(number)])
+            for number, name in enumerate(names)
+        ]
+        async with asyncio.timeout(30):
+            return await asyncio.gather(
+                *(intake.keep(prepare(batch)) for batch in batches), return_exceptions=True
+            )
+
+    outcomes = ledger._runner.run(story())
+    assert [type(one) for one in outcomes if isinstance(one, Exception)] == [type(poison)] * 2
+    assert sum(one.added for one in outcomes if not isinstance(one, Exception)) == 5
+
+
+@ON_POSTGRESQL
+def test_a_copy_that_is_cancelled_fails_alone(ledgers: Ledgers) -> None:
+    """COPY goes past SQLAlchemy, and its errors come as any other statement's."""
+    with ledgers.made() as there:
+        there(pricebook.apply, [MODEL], now=0)
+
+        def slow(connection: Connection) -> Any:
+            connection.execute(text("SET LOCAL statement_timeout = 1"))
+            rows = [(n, 0, *(0,) * len(SUMS)) for n in range(200_000)]
+            bulk._copy_added(connection, SUMS, rows)
+
+        with pytest.raises(DBAPIError):
+            there(slow)
+        assert put(there, event(1)).added == 1
+
+
+def test_the_outbox_takes_a_new_sheet_each_day(ledger: Ledger) -> None:
+    ledger(pricebook.apply, [MODEL], now=0)
+    day = rollup.SHEET_MICROSECONDS
+    for number, at in enumerate([NOW, NOW + day - 1, NOW + day, NOW + 2 * day + 5]):
+        batch = UsageBatch(journal="j", first=number, last=number, events=[event(number)])
+        ledger(ingest.ingest, [prepare(batch)], Memory(), at)
+    sheets = ledger.read(lambda c: c.execute(select(SHEET).order_by(SHEET.c.id)).all())
+    assert [sheet.sealed_at for sheet in sheets] == [NOW + day, NOW + 2 * day + 5, None]
+    told = select(OUTBOX.c.sheet, func.sum(OUTBOX.c.requests)).group_by(OUTBOX.c.sheet)
+    counts = ledger.read(lambda c: {int(a): int(b) for a, b in c.execute(told)})
+    assert counts == {1: 2, 2: 1, 3: 1}
 
 
 @ON_POSTGRESQL

@@ -188,3 +188,40 @@ def test_a_sum_that_was_tampered_with_is_found(priced: Ledger) -> None:
     damage = text("UPDATE credit_sum SET amount_atto = amount_atto + 1 WHERE account = 'grant'")
     priced(lambda c: c.execute(damage))
     assert priced(purses.drift) == [("acme", "USD", "grant", "g")]
+
+
+def test_a_correction_that_lowers_a_bill_takes_nothing(priced: Ledger) -> None:
+    use(priced, 10_000_000)  # before there is a purse
+    give(priced, grant("g", "100"))
+    document = {
+        "name": "list", "currency": "USD", "effectiveFrom": "2026-01-01T00:00:00Z",
+        "entries": [{"model": "m", "prices": {"input": "0.4", "output": "0"}}],
+    }  # fmt: skip
+    priced(tariff.write, books.parse(document), document, NOW)
+    scope = Scope("2026-11", "2026-11", tenant="acme")
+    assert priced(adjust.rerate, scope, Why("rerated", "admin", "cheaper"), NOW) == 1
+    assert balance(priced) == "100"
+
+
+def test_a_grant_that_begins_later_pays_what_is_owed(priced: Ledger) -> None:
+    day = 24 * HOUR * 1000
+    give(priced, grant("g0", "1"))
+    use(priced, 5_000_000)
+    give(priced, grant("g1", "10", starts=NOW + day, expires=NOW + 3 * day))
+    assert priced(purses.pay, NOW) == 0
+    assert priced(purses.pay, NOW + day) == 1
+    assert balance(priced, NOW + day) == "6"
+    assert priced(purses.pay, NOW + day) == 0
+    sound(priced)
+
+
+def test_what_nobody_looked_at_in_time_is_paid_before_it_expires(priced: Ledger) -> None:
+    day = 24 * HOUR * 1000
+    give(priced, grant("g0", "1"))
+    use(priced, 5_000_000)
+    give(priced, grant("g1", "10", starts=NOW + day, expires=NOW + 3 * day))
+    assert priced(purses.expire, NOW + 30 * day) == 1
+    purse = held(priced)
+    assert money.plain(purse.of("expired", "g1")) == "6"
+    assert purse.of("overdraft") == 0
+    sound(priced)

@@ -187,6 +187,22 @@ def issue(
     post(connection, tenant, grant.currency, entries, Why("issue", actor, note), now)
 
 
+def pay(connection: Connection, now: int) -> int:
+    """Pay what is owed out of grants that are there by now, and were not when it came to be owed; how
+    many purses that changed."""
+    # every tenant: time passes for all of them
+    owing = connection.execute(
+        select(SUM.c.tenant, SUM.c.currency).where(
+            SUM.c.account == "overdraft", (SUM.c.amount_nano < 0) | (SUM.c.amount_atto != 0)
+        )
+    ).all()
+    changed = 0
+    for tenant, currency in owing:
+        entries = credit.pay(purse(connection, tenant, currency), now)
+        changed += bool(post(connection, tenant, currency, entries, Why("pay"), now))
+    return changed
+
+
 def expire(connection: Connection, now: int) -> int:
     """Move the rests of grants that ended a while ago; how many purses that changed."""
     # every tenant: time passes for all of them
@@ -202,7 +218,15 @@ def expire(connection: Connection, now: int) -> int:
     ).all()
     changed = 0
     for tenant, currency in due:
-        entries = credit.expire(purse(connection, tenant, currency), now - LATE)
+        held = purse(connection, tenant, currency)
+        moved: list[Entry] = []
+        for grant in sorted(held.grants, key=lambda one: one.expires or credit.NEVER):
+            # What was owed while it was there it would have paid, had anybody looked then.
+            if grant.expires is not None and grant.expires <= now - LATE:
+                paid = credit.pay(held, grant.expires - 1)
+                held = credit.apply(held, paid)
+                moved += paid
+        entries = [*moved, *credit.expire(held, now - LATE)]
         changed += bool(post(connection, tenant, currency, entries, Why("expire"), now))
     return changed
 

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from tidegate_billing import credit, money
 from tidegate_billing.answers import Money
+from tidegate_billing.budgets import LATEST
 from tidegate_billing.credit import Entry, Grant, Purse
 from tidegate_billing.frame import Call, Done, Operation, Query
 from tidegate_billing.prepaid import purses
@@ -107,7 +108,10 @@ def _micros(moment: dt.datetime | None) -> int | None:
         return None
     if moment.tzinfo is None:
         raise bad("expires_at", "has no time zone; allowed: RFC 3339, as 2030-01-01T00:00:00Z")
-    return (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
+    micros = (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
+    if not 0 <= micros <= LATEST:
+        raise bad("expires_at", "is out of range; allowed: times of the years 1970 to 9891")
+    return micros
 
 
 def _amount(text: str) -> int:
