@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import scale
-from harness import crowd
+from harness import crowd, tools
 from harness.audit import Event, Reference, Status, User
 
 COMMAND = Path(scale.__file__)
@@ -22,6 +22,8 @@ MODELS = 30
 def test_thirty_models(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("a control plane of our own needs root")
+    tools.build()  # with the network, which the namespace has not
+    tools.kwok()
     words = f"--models {MODELS} --minutes 0.1 --rest 3 --seed 2 --limit 120 --json"
     script = f'ip link set lo up && exec "$0" "$1" {words}'
     done = subprocess.run(

@@ -197,7 +197,7 @@ def test_the_document_describes_every_route(api: httpx.Client) -> None:
     operations = [(path, method) for path, methods in paths.items() for method in methods]
     assert len(operations) > 30
     for path, method in operations:
-        answer = api.request(method, path.format(id="x", month="2026-01"), json={})
+        answer = api.request(method, path.format(id="x", name="x", month="2026-01"), json={})
         assert answer.status_code != 405
         assert answer.is_success or answer.json()["error"]["code"] != "unknown_route"
 
