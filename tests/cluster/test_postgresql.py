@@ -1,7 +1,7 @@
 """The chart with PostgreSQL: a real server on the node, the migration's Job, a bill from it.
 
-The trial's ledger is left behind, as a platform team does it that begins to charge: new keys, new
-usage. Runs after everything that wants the first ledger.
+Runs after everything else: a platform installed on the trial's ledger is gone by then, or is moved
+to this one as it is.
 """
 
 import base64
@@ -33,9 +33,12 @@ def server(own_cluster: Cluster) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def moved(tidegate: Platform, server: Server) -> Iterator[Platform]:
-    """The platform, upgraded to that database."""
-    cluster = tidegate.cluster
+def moved(own_cluster: Cluster, server: Server) -> Platform:
+    """The platform, installed anew on that database: its Secret is there before the chart."""
+    cluster = own_cluster
+    wait_for(lambda: _namespace_is_settled(cluster), "the old namespace is gone or in use", 300)
+    if get(cluster, "namespace", SYSTEM) is None:
+        installed.namespace(cluster, SYSTEM)
     url = base64.b64encode(server.url("ledger").encode()).decode()
     apply(
         cluster,
@@ -46,21 +49,21 @@ def moved(tidegate: Platform, server: Server) -> Iterator[Platform]:
             "data": {"url": url},
         },
     )
-    images = installed.load_images(cluster)
     installed.install(
         cluster,
-        images,
+        installed.load_images(cluster),
         *("--set", "billing.persistence.enabled=false"),
         *("--set", f"billing.database.existingSecret={SECRET}"),
         *("--set", f"networkPolicy.databasePorts={{{server.port}}}"),
     )
     installed.namespace(cluster, SPACE)
-    try:
-        with installed.platform(cluster) as running:
-            yield running
-    finally:
-        # Back to the first ledger, which is still on its volume: others look at it after us.
-        installed.install(cluster, images)
+    with installed.platform(cluster) as running:
+        return running
+
+
+def _namespace_is_settled(cluster: Cluster) -> bool:
+    found = get(cluster, "namespace", SYSTEM)
+    return found is None or "deletionTimestamp" not in found["metadata"]
 
 
 def test_the_hook_has_migrated_it_before_billing_came(moved: Platform, server: Server) -> None:
