@@ -5,6 +5,7 @@ needs is either too much, or lacks a test, or stands below with its reason.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,6 +101,10 @@ def used(log: Path) -> Iterator[Used]:
                 yield Used(account, "create", group, resource)
 
 
+UNLOADED = re.compile(r'"system:[^"]+" not found')
+"""What a server says that has not loaded its own built-in roles yet: it is booting."""
+
+
 def booting(log: Path) -> list[float]:
     """When the API server refused what it never refuses but while it boots."""
     core = ("system:kube-", "system:node:")
@@ -124,6 +129,7 @@ def refused(log: Path) -> Iterator[Event]:
         elif event.unauthorized and event.user.username.startswith(ACCOUNT):
             part = event.user.username.rpartition("-")[2]
             boot = any(abs(event.at - at) < BOOT_GRACE for at in boots)
+            boot = boot or bool(UNLOADED.search(event.response_status.message))
             if event.at > bound.get(part, 0.0) and not boot:
                 yield event
 
@@ -169,13 +175,16 @@ def line(account: str, verb: str, resource: str, second: int, **more: Any) -> st
         "verb": verb,
         "user": {"username": user},
         "objectRef": about,
-        "responseStatus": {"code": more.get("code", 200)},
+        "responseStatus": {"code": more.get("code", 200), "message": more.get("message", "")},
         "stageTimestamp": f"2026-01-01T00:00:{second:02}.000000Z",
         "annotations": {
             "authorization.k8s.io/decision": "forbid" if more.get("forbidden") else "allow"
         },
     }
     return json.dumps(event, separators=(",", ":")) + "\n"
+
+
+UNREADY = 'RBAC: [clusterrole.rbac.authorization.k8s.io "system:discovery" not found, ...]'
 
 
 def test_a_refusal_counts_while_the_account_is_bound(tmp_path: Path) -> None:
@@ -191,6 +200,7 @@ def test_a_refusal_counts_while_the_account_is_bound(tmp_path: Path) -> None:
         line("operator", "get", "late", 9, code=403, forbidden=True),
         line("system:kube-scheduler", "list", "nodes", 20, code=403, forbidden=True),
         line("router", "watch", "at-boot", 21, code=403, forbidden=True),
+        line("router", "watch", "x", 40, code=403, forbidden=True, message=UNREADY),
     ]
     log.write_text("".join(lines) + "{half a li", "utf-8")
     assert [event.about.resource for event in refused(log)] == ["early", "other-account", "late"]
