@@ -11,7 +11,7 @@ from tidegate_billing import conserve, money
 from tidegate_billing.conserve import Drift, Held
 from tidegate_billing.frame import Call, Operation, Query
 from tidegate_billing.tables import PARKED, REFUSED
-from tidegate_billing.web import bad, day, limit, reply
+from tidegate_billing.web import bad, cursor, day, limit, reply
 from tidegate_billing.who import reach, views
 
 MOST_DAYS = 62
@@ -104,11 +104,8 @@ async def days(call: Call) -> Response:
 
 async def refused(call: Call) -> Response:
     """Events that were refused, oldest first."""
-    size = limit(call.request, 100, 1000)
-    after = call.given("after") or "0"
-    if not (after.isascii() and after.isdigit() and len(after) < 16):
-        raise bad("after", f"{after[:80]!r} is not a row's id; allowed: a whole number from 0")
-    query = select(REFUSED).where(REFUSED.c.id > int(after)).order_by(REFUSED.c.id).limit(size + 1)
+    size, after = limit(call.request, 100, 1000), cursor(call.request, "a row's id")
+    query = select(REFUSED).where(REFUSED.c.id > after).order_by(REFUSED.c.id).limit(size + 1)
     rows = await call.read(lambda connection: connection.execute(query).all())
     shown = [
         RefusedEvent(

@@ -22,7 +22,7 @@ from tidegate_billing.rates.problem import DocumentError
 from tidegate_billing.rates.terms import Book, Contract
 from tidegate_billing.tables import ADJUSTMENT, PRICE_DOCUMENT
 from tidegate_billing.tariff import BOOK, CONTRACT
-from tidegate_billing.web import MONTH, ApiError, bad, limit, reply
+from tidegate_billing.web import MONTH, ApiError, bad, cursor, limit, reply
 from tidegate_billing.who import audit, reach, views
 
 Month = Annotated[str, Meta(pattern=MONTH.pattern)]
@@ -195,7 +195,7 @@ async def listed_contracts(call: Call) -> Response:
 
 
 async def _listed(call: Call, kind: str, name: str | None) -> Response:
-    size, after = limit(call.request, 100, 1000), _number(call)
+    size, after = limit(call.request, 100, 1000), cursor(call.request, "a row's number")
     query = _documents().where(PRICE_DOCUMENT.c.kind == kind, PRICE_DOCUMENT.c.number > after)
     if name is not None:
         query = query.where(
@@ -206,13 +206,6 @@ async def _listed(call: Call, kind: str, name: str | None) -> Response:
     query = query.order_by(PRICE_DOCUMENT.c.number).limit(size + 1)
     rows = await call.read(lambda connection: connection.execute(query).all())
     return reply(views.Page([view(row) for row in rows[:size]], len(rows) > size))
-
-
-def _number(call: Call) -> int:
-    value = call.given("after") or "0"
-    if not (value.isascii() and value.isdigit() and len(value) < 16):
-        raise bad("after", f"{value[:80]!r} is not a row's number; allowed: a whole number from 0")
-    return int(value)
 
 
 async def one_book(call: Call) -> Response:
@@ -300,7 +293,7 @@ async def rerate(call: Call) -> Response:
 
 async def adjustments(call: Call) -> Response:
     """Adjustments, oldest first."""
-    size, after = limit(call.request, 100, 1000), _number(call)
+    size, after = limit(call.request, 100, 1000), cursor(call.request, "a row's number")
     within = reach.of_tenant(call.actor, ADJUSTMENT.c.tenant)
     # every tenant: within the actor's reach
     query = select(ADJUSTMENT).where(ADJUSTMENT.c.id > after, within)

@@ -30,8 +30,9 @@ async def compare(service: Service, at: int) -> list[conserve.Drift]:
 
 async def settle_credit(service: Service, at: int) -> None:
     """Let grants that have begun pay what is owed, and move what is left of those that have ended."""
-    paid = await service.database.write(lambda connection: purses.pay(connection, at))
-    ended = await service.database.write(lambda connection: purses.expire(connection, at))
+    paid, ended = await service.database.write(
+        lambda connection: (purses.pay(connection, at), purses.expire(connection, at))
+    )
     if paid or ended:
         log.info("credit_settled", paid=paid, ended=ended)
 

@@ -170,6 +170,14 @@ def limit(request: Request, default: int, most: int) -> int:
     return int(value)
 
 
+def cursor(request: Request, what: str) -> int:
+    """After which number a page goes on; `what`: what rows call it. From the start: 0."""
+    value = request.query_params.get("after", "0")
+    if not (value.isascii() and value.isdigit() and len(value) < 16):
+        raise bad("after", f"{value[:80]!r} is not {what}; allowed: a whole number from 0")
+    return int(value)
+
+
 def day(request: Request, name: str) -> dt.date | None:
     """A day in UTC, `YYYY-MM-DD`."""
     value = request.query_params.get(name)

@@ -17,7 +17,7 @@ from tidegate_billing.credit import Entry, Grant, Purse
 from tidegate_billing.frame import Call, Done, Operation, Query
 from tidegate_billing.prepaid import purses
 from tidegate_billing.prepaid.tables import ENTRY, GRANT
-from tidegate_billing.web import ApiError, bad, limit, reply
+from tidegate_billing.web import ApiError, bad, cursor, limit, reply
 from tidegate_billing.who import audit, reach, views
 
 Note = Annotated[str, Meta(max_length=500)]
@@ -287,12 +287,10 @@ def _purse(tenant: str, purse: Purse, now: int) -> PurseView:
 
 async def entries(call: Call) -> Response:
     """Credit's entries, oldest first."""
-    size, after = limit(call.request, 100, 1000), call.given("after") or "0"
-    if not (after.isascii() and after.isdigit() and len(after) < 16):
-        raise bad("after", f"{after[:80]!r} is not a row's id; allowed: a whole number from 0")
+    size, after = limit(call.request, 100, 1000), cursor(call.request, "a row's id")
     # every tenant: within the actor's reach
     within = reach.of_tenant(call.actor, ENTRY.c.tenant)
-    query = select(ENTRY).where(ENTRY.c.id > int(after), within)
+    query = select(ENTRY).where(ENTRY.c.id > after, within)
     if call.given("tenant") is not None:
         query = query.where(ENTRY.c.tenant == call.given("tenant"))
     query = query.order_by(ENTRY.c.id).limit(size + 1)

@@ -5,7 +5,7 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from tidegate_billing.frame import Call, Operation, Query
-from tidegate_billing.web import bad, limit, reply
+from tidegate_billing.web import cursor, limit, reply
 from tidegate_billing.who import audit, reach, views
 from tidegate_billing.who.chain import Entry
 from tidegate_billing.who.tables import AUDIT
@@ -15,7 +15,7 @@ FILTERS = ("organization", "tenant", "actor", "action", "object_id")
 
 async def listed(call: Call) -> Response:
     """Changes, oldest first; `after` is a row's `seq`."""
-    size, after = limit(call.request, 100, 1000), _after(call)
+    size, after = limit(call.request, 100, 1000), cursor(call.request, "the seq of a row")
     where = [AUDIT.c[name] == call.given(name) for name in FILTERS if call.given(name) is not None]
     where.append(reach.of_organization(call.actor, AUDIT.c.organization, AUDIT.c.tenant))
     rows = await call.read(
@@ -23,15 +23,6 @@ async def listed(call: Call) -> Response:
     )
     page: views.Page[Entry] = views.Page(rows[:size], len(rows) > size)
     return reply(page)
-
-
-def _after(call: Call) -> int:
-    value = call.given("after") or "0"
-    if not (value.isascii() and value.isdigit() and len(value) < 16):
-        raise bad(
-            "after", f"{value[:80]!r} is not the seq of a row; allowed: a whole number from 0"
-        )
-    return int(value)
 
 
 async def newest(call: Call) -> Response:

@@ -75,6 +75,35 @@ def _version(row: dict[str, Any], *, as_json: bool) -> None:
     return None
 
 
+def _write(
+    kind: str,
+    file: Path,
+    if_match: str | None,
+    data: Path | None,
+    admin_url: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    body = _read(file)
+    with options.client(data, admin_url) as client:
+        row = client.post(f"/api/v1/{kind}", body, options.matching(if_match))
+    _version(row, as_json=as_json)
+
+
+def _withdraw(
+    kind: str,
+    name: str,
+    if_match: str | None,
+    data: Path | None,
+    admin_url: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    with options.client(data, admin_url) as client:
+        row = client.delete(options.path(kind, name), options.matching(if_match))
+    _version(row, as_json=as_json)
+
+
 @book.command("write")
 def book_write(
     file: Document,
@@ -84,10 +113,7 @@ def book_write(
     as_json: Json = False,
 ) -> None:
     """Write a version of a price book; docs/prices.md says how one looks."""
-    body = _read(file)
-    with options.client(data, admin_url) as client:
-        row = client.post("/api/v1/price-books", body, options.matching(if_match))
-    _version(row, as_json=as_json)
+    _write("price-books", file, if_match, data, admin_url, as_json=as_json)
 
 
 @book.command("list")
@@ -119,9 +145,7 @@ def book_withdraw(
     as_json: Json = False,
 ) -> None:
     """End a price book: it prices nothing from now on."""
-    with options.client(data, admin_url) as client:
-        row = client.delete(options.path("price-books", name), options.matching(if_match))
-    _version(row, as_json=as_json)
+    _withdraw("price-books", name, if_match, data, admin_url, as_json=as_json)
 
 
 @book.command("suggest")
@@ -150,10 +174,7 @@ def contract_write(
     as_json: Json = False,
 ) -> None:
     """Write a version of a tenant's contract; docs/prices.md says how one looks."""
-    body = _read(file)
-    with options.client(data, admin_url) as client:
-        row = client.post("/api/v1/contracts", body, options.matching(if_match))
-    _version(row, as_json=as_json)
+    _write("contracts", file, if_match, data, admin_url, as_json=as_json)
 
 
 @contract.command("list")
@@ -185,9 +206,7 @@ def contract_withdraw(
     as_json: Json = False,
 ) -> None:
     """End a tenant's contract now."""
-    with options.client(data, admin_url) as client:
-        row = client.delete(options.path("contracts", tenant), options.matching(if_match))
-    _version(row, as_json=as_json)
+    _withdraw("contracts", tenant, if_match, data, admin_url, as_json=as_json)
 
 
 def _show(kind: str, name: str, data: Path | None, admin_url: str | None, *, as_json: bool) -> None:
