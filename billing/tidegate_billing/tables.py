@@ -9,6 +9,7 @@ rebuilt (`rollup.rebuild`).
 from sqlalchemy import BigInteger, Column, Index, Integer, Table, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
+import tidegate_billing.lending.tables
 import tidegate_billing.prepaid.tables  # noqa: F401 - METADATA is to know them
 from tidegate_billing.who.tables import revision, words
 
@@ -39,6 +40,7 @@ class Tenant(SQLModel, table=True):
     time_zone: str = Field(sa_column=words("UTC"))
     suspended_at: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
     revision: int = Field(sa_column=revision())
+    plan: str = Field(sa_column=words("postpaid"))
 
 
 class Project(SQLModel, table=True):

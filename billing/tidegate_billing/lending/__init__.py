@@ -1,0 +1,1 @@
+"""Credit and hard budgets as routers see them: pots, and leases on them (ADR 13)."""
