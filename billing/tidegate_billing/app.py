@@ -197,7 +197,8 @@ async def serve(chosen: Settings, management: socket.socket, ops: socket.socket)
         "serving", port=_port(management), ops_port=_port(ops), pid=os.getpid(), host=chosen.host
     )
     beside = [
-        asyncio.ensure_future(work) for work in (service.expire_keys(billing), watch.run(billing))
+        asyncio.ensure_future(work)
+        for work in (service.expire_keys(billing), watch.run(billing), billing.lender.run())
     ]
     try:
         await asyncio.gather(
