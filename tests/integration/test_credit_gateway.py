@@ -2,59 +2,19 @@
 
 from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
+from paying import Payer
 from running import Platform, platform, sim, wait_for
 
 PUBLIC = sim(tokens_per_second=5000).replace("spec:\n", "spec:\n  access: {visibility: Public}\n")
-PLENTY = {"messages": [{"role": "user", "content": "hello there"}], "model": "sim"}
 
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     with platform(tmp_path_factory.mktemp("credit"), PUBLIC) as found:
         yield found
-
-
-class Payer:
-    """A tenant of its own, with a key."""
-
-    def __init__(self, up: Platform, name: str, plan: str = "prepaid") -> None:
-        self.up = up
-        self.name = name
-        self.post("/api/v1/tenants", name=name, plan=plan)
-        made = self.post("/api/v1/keys", tenant=name, project="p", name="k")
-        self.key = made["key"]
-        self.key_id = made["id"]
-
-    def call(self, method: str, path: str, body: dict[str, Any]) -> Any:
-        token = (self.up.data / "admin-token").read_text().strip()
-        answer = self.up.admin.request(
-            method, self.up.run["admin_url"] + path, json=body,
-            headers={"authorization": f"Bearer {token}"},
-        )  # fmt: skip
-        assert answer.is_success, answer.text
-        return answer.json()
-
-    def post(self, path: str, **body: Any) -> Any:
-        return self.call("POST", path, body)
-
-    def grant(self, amount: str, **more: Any) -> Any:
-        return self.post("/api/v1/credit-grants", tenant=self.name, amount=amount, **more)
-
-    @property
-    def balance(self) -> Decimal:
-        found = self.up.api("/api/v1/credit", tenant=self.name)["data"]
-        return Decimal(found[0]["balance"]) if found else Decimal(0)
-
-    def ask(self, **body: Any) -> httpx.Response:
-        headers = {"authorization": f"Bearer {self.key}"}
-        url = f"{self.up.base}/v1/chat/completions"
-        return httpx.post(url, json={**PLENTY, **body}, headers=headers, timeout=30)
 
 
 def test_nobody_is_served_on_credit_that_is_not_there(up: Platform) -> None:
