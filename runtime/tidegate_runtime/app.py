@@ -114,6 +114,8 @@ async def _stop(gate: Gate, settings: Settings, server: asyncio.Server) -> None:
         try:
             async with asyncio.timeout(FLUSH_SECONDS):
                 await gate.meter.flushed()
+                if gate.till is not None:
+                    await gate.till.part()
         except TimeoutError:
             log.warning("journal_not_flushed", unacked=gate.meter.journal.unacked)
 

@@ -4,7 +4,7 @@ Pots that follow each other (a budget's days, credit's terms) share their name u
 is told a minute ahead, and each is drawn on from its own beginning by this router's clock.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from tidegate_billing import money
@@ -103,6 +103,11 @@ class Purview:
     def names(self) -> Iterable[str]:
         """Of every pot that there is."""
         return self._pots.keys()
+
+
+def amounts(texts: Mapping[str, str]) -> dict[str, int]:
+    """What billing said of pots, in atto."""
+    return {pot: money.parse(text, digits=DIGITS) for pot, text in texts.items()}
 
 
 def _covers(pot: PotView, key: KeyView) -> bool:

@@ -33,7 +33,7 @@ from tidegate_billing.lending.said import (
 from tidegate_billing.usage import Usage
 from tidegate_runtime import refusals
 from tidegate_runtime.draw import CONTEXT, Draw
-from tidegate_runtime.purview import DIGITS
+from tidegate_runtime.purview import amounts
 from tidegate_runtime.wallet import (
     Empty,
     NeedMore,
@@ -55,6 +55,8 @@ WAIT_SECONDS: Final = 3.0
 """How long a request waits to learn whether it can be paid for."""
 ANSWER_SECONDS: Final = 2.0
 RENEW_SECONDS: Final = 10.0
+PAUSE_SECONDS: Final = 0.1
+"""Before a session begins after one that was lost, so that what always fails does not spin."""
 AGAIN_SECONDS: Final = 5.0
 """After which a billing that knows no leases is asked again."""
 Answer = TypeVar("Answer")
@@ -211,15 +213,15 @@ class Till:
             for pot in wants:
                 self.wallet.unanswered(pot)
             return
-        free = _amounts(answer.refused)
-        for pot, amount in _amounts(answer.granted).items():
+        free = amounts(answer.refused)
+        for pot, amount in amounts(answer.granted).items():
             self.wallet.granted(pot, amount, asked_at + answer.ends_in[pot] / 1e6)
         for pot in wants.keys() - answer.granted.keys():
             if pot in free:
                 self.wallet.refused(pot, free[pot], now)
             else:
                 self.wallet.unanswered(pot)
-        granted = _amounts(answer.granted)
+        granted = amounts(answer.granted)
         if any(granted.get(pot, need) < need for pot, (need, _) in wants.items()):
             self._squeeze(group)
         self._pump()
@@ -275,6 +277,8 @@ class Till:
         if self.session:
             log.info("lease_session_lost", reason=reason)
         self.session = 0
+        self._begin_at = self.gate.loop.time() + PAUSE_SECONDS
+        self.gate.loop.call_later(PAUSE_SECONDS, self.gate.meter.hurry)
 
     # What goes with a usage batch
 
@@ -304,9 +308,9 @@ class Till:
         session, self._beginning = self._beginning, 0
         if not session:
             return
-        amounts = {} if kept is None else _amounts(kept.kept)
+        mine = {} if kept is None else amounts(kept.kept)
         lasts = 0.0 if kept is None else kept.ends_in / 1e6
-        self.wallet.kept(amounts, said_at + lasts)
+        self.wallet.kept(mine, said_at + lasts)
         if kept is None:  # of an older release
             self._begin_at = self.gate.loop.time() + AGAIN_SECONDS
             return
@@ -333,8 +337,8 @@ class Till:
         if self.session:
             self._give({pot: self.wallet.give_back(pot) for pot in pots})
 
-    def _give(self, amounts: Mapping[str, int]) -> None:
-        back = {pot: money.plain(amount) for pot, amount in amounts.items()}
+    def _give(self, unused: Mapping[str, int]) -> None:
+        back = {pot: money.plain(amount) for pot, amount in unused.items()}
         said = LeaseBack(router=self.gate.name, session=self.session, back=back)
         self._start(self._tell_back(said))
 
@@ -387,6 +391,8 @@ class Till:
             self._waiting.remove(exchange)
             exchange.refuse(refusals.stopping())
 
-
-def _amounts(texts: Mapping[str, str]) -> dict[str, int]:
-    return {pot: money.parse(text, digits=DIGITS) for pot, text in texts.items()}
+    async def part(self) -> None:
+        """Nothing runs any more, and the journal is told: others may have what we hold."""
+        if self.session and (pots := self.wallet.pots()):
+            self.recall(pots)
+            await asyncio.gather(*self._calls)
