@@ -186,12 +186,13 @@ class DesiredKey(
 class DesiredTenant(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"
 ):
-    """All that a resource says of a tenant. `organization` and `suspended` null: as they are."""
+    """All that a resource says of a tenant. `organization`, `suspended` and `plan` null: as they are."""
 
     display_name: str = ""
     time_zone: str = "UTC"
     organization: str | None = None
     suspended: bool | None = None
+    plan: Literal["postpaid", "prepaid"] | None = None
     contract: dict[str, Any] | None = None
     projects: list[str] = []
     keys: list[DesiredKey] = []

@@ -1,6 +1,8 @@
 """Prepaid credit at the gateway: real routers, real billing, the sim engine."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import pytest
@@ -49,3 +51,51 @@ def test_the_tenant_can_be_made_postpaid_again(up: Platform) -> None:
     assert payer.ask(max_tokens=1).status_code == 200
     payer.call("PATCH", "/api/v1/tenants/turned", {"plan": "prepaid"})
     wait_for(lambda: payer.ask(max_tokens=1).status_code == 402, "prepaid again")
+
+
+def test_a_billing_that_restarts_costs_nobody_anything(up: Platform) -> None:
+    payer = Payer(up, "patient")
+    payer.grant("5")
+    with ThreadPoolExecutor(8) as pool:
+        stop = threading.Event()
+
+        def ask() -> list[int]:
+            found = []
+            while not stop.is_set():
+                found.append(payer.ask(max_tokens=200, stream=True).status_code)
+            return found
+
+        asking = [pool.submit(ask) for _ in range(8)]
+        try:
+            wait_for(lambda: payer.balance < 5, "some of it is spent")
+            up.kill("billing")
+            before = payer.balance
+            wait_for(lambda: payer.balance < before, "and more after the restart")
+        finally:
+            stop.set()
+        assert {status for one in asking for status in one.result()} == {200}
+    up.settled()
+    events = up.events(tenant="patient")
+    spent = sum(
+        Decimal("0.0000001") * one["prompt_tokens"] + Decimal("0.0000004") * one["completion_tokens"]
+        for one in events if one["billed"]
+    )  # fmt: skip
+    assert payer.balance == 5 - spent
+
+
+def test_what_a_restarted_router_held_is_there_again(up: Platform) -> None:
+    payer = Payer(up, "again")
+    payer.grant("0.001")
+    assert payer.ask(max_tokens=100).status_code == 200
+    up.kill("router")
+    assert payer.ask(max_tokens=4000).status_code == 200
+    up.settled()
+    assert Decimal(0) <= payer.balance < Decimal("0.0001"), "all but a prompt was lent once more"
+
+
+def test_credit_in_another_currency_pays_for_nothing(up: Platform) -> None:
+    payer = Payer(up, "euros")
+    payer.grant("5", currency="EUR")
+    answer = payer.ask(max_tokens=5)
+    assert answer.status_code == 402
+    assert answer.json()["error"]["code"] == "credit_exhausted"
