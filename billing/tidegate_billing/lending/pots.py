@@ -101,7 +101,12 @@ def _credit(
         )
         pot = Pot(credit.balance(purse, at) - kept, lent.get(name, {}), until)
         view = PotView(
-            name=name, tenant=tenant, currency=purse.currency, since=since, empty=pot.exhausted
+            name=name,
+            tenant=tenant,
+            currency=purse.currency,
+            since=since,
+            limit=money.plain(sum(grant.amount for grant in credit.live(purse, at))),
+            empty=pot.exhausted,
         )
         found.append(Place(view, pot))
         if until == NEVER or at != now or until > now + AHEAD:

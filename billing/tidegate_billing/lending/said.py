@@ -18,7 +18,8 @@ import msgspec
 class PotView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A pot, and what it pays for: all of a tenant, of its `project` or of its key `key_id`, in a
     currency, from `since` (microseconds since the epoch) on. A pot that follows another one has the same name up to
-    the last colon. `empty`: nothing is left, and nothing can come back."""
+    the last colon. `limit`: what was put into it; where that changes, a no of before means nothing any more.
+    `empty`: nothing is left, and nothing can come back."""
 
     name: str
     tenant: str
@@ -26,6 +27,7 @@ class PotView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     project: str = ""
     key_id: str = ""
     since: int = 0
+    limit: str = ""
     empty: bool = False
 
 
