@@ -66,6 +66,11 @@ class Purview:
             found = [sorted(chain, key=lambda pot: pot.since) for chain in chains.values()]
             self._chains[tenant] = found
 
+    @property
+    def limits(self) -> bool:
+        """Whether anybody's spending is bounded."""
+        return bool(self._pots)
+
     def limited(self, tenant: str) -> bool:
         """Whether anything bounds what this tenant spends."""
         return tenant in self._chains

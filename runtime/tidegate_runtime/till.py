@@ -2,21 +2,17 @@
 
 Requests of tenants without pots pass by. The others reserve from leases in this process; where those
 don't cover one, it waits here, before any queue of a model, for billing's answer. The wallet
-decides; here are the questions, who waits for them, and the sessions.
+decides; here are the questions, and who waits for them.
 
-A session is an unbroken exchange with billing. Where one answer stays out, nobody knows what we were lent: the next
-usage batch says what we hold as of its last record, and a new session begins with billing's answer.
-Until then nothing is asked, and leases that we have go on.
+While there is no session with billing (`session`), nothing is asked, and leases that we have go on; the next
+usage batch says what we hold as of its last record.
 """
 
-import asyncio
-import time
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import httpx
-import msgspec
 import structlog
 
 from tidegate_billing import money
@@ -34,6 +30,7 @@ from tidegate_billing.usage import Usage
 from tidegate_runtime import refusals
 from tidegate_runtime.draw import CONTEXT, Draw
 from tidegate_runtime.purview import amounts
+from tidegate_runtime.session import Session
 from tidegate_runtime.wallet import (
     Empty,
     NeedMore,
@@ -53,28 +50,18 @@ log = structlog.get_logger()
 
 WAIT_SECONDS: Final = 3.0
 """How long a request waits to learn whether it can be paid for."""
-ANSWER_SECONDS: Final = 2.0
 RENEW_SECONDS: Final = 10.0
-PAUSE_SECONDS: Final = 0.1
-"""Before a session begins after one that was lost, so that what always fails does not spin."""
-AGAIN_SECONDS: Final = 5.0
-"""After which a billing that knows no leases is asked again."""
-Answer = TypeVar("Answer")
 
 
 class Till:
-    """One router's leases. `session` 0: none."""
+    """One router's leases."""
 
     def __init__(self, gate: "Gate", client: httpx.AsyncClient, url: str) -> None:
         self.gate = gate
         self.wallet = Wallet()
-        self.session = 0
-        self._client = client
-        self._url = url
+        self.session = Session(client, url, gate.meter.hurry)
+        self.questions = 0
         self._waiting: deque[Exchange] = deque()
-        self._calls: set[asyncio.Task[None]] = set()
-        self._beginning = 0  # the session that was said, and not answered yet
-        self._begin_at = 0.0
         self._renewed_at = 0.0
 
     # Requests
@@ -140,6 +127,11 @@ class Till:
         if draw.held is not None:
             self.wallet.release(draw.held)
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait to learn whether they can be paid for."""
+        return len(self._waiting)
+
     # Those who wait
 
     def _pump(self) -> None:
@@ -159,7 +151,7 @@ class Till:
                 missing.setdefault(draw.pots, []).append(exchange)
             else:
                 self._leave(exchange, found)
-        if not self.session:
+        if not self.session.number:
             self.gate.meter.hurry()
             return
         for pots, group in missing.items():
@@ -186,16 +178,16 @@ class Till:
             if left < need:
                 wants[pot] = (need - left, max(0, least - left))
         if wants and self.wallet.ask(wants, now):
-            self._start(self._question(wants, group))
+            self.session.start(self._question(wants, group))
 
     def _ahead(self) -> None:
         """Ask for leases that run low before anybody has to wait."""
         low, self.wallet.low = self.wallet.low, {}
-        if not self.session:
+        if not self.session.number:
             return
         for pot, need in low.items():
             if self.wallet.ask([pot], self.gate.loop.time()):
-                self._start(self._question({pot: (need, 0)}, []))
+                self.session.start(self._question({pot: (need, 0)}, []))
 
     async def _question(
         self, wants: Mapping[str, tuple[int, int]], group: list["Exchange"]
@@ -203,11 +195,12 @@ class Till:
         asked_at = self.gate.loop.time()
         said = LeaseAsk(
             router=self.gate.name,
-            session=self.session,
+            session=self.session.number,
             wants={pot: (money.plain(need), money.plain(least)) for pot, (need, least) in wants.items()},
             ahead=not group,
         )  # fmt: skip
-        answer = await self._call("ask", said, LeaseAnswer)
+        self.questions += 1
+        answer = await self.session.call("ask", said, LeaseAnswer)
         now = self.gate.loop.time()
         if answer is None:
             for pot in wants:
@@ -239,55 +232,12 @@ class Till:
                 break  # the next question says whether there is nothing at all
             self._leave(exchange, found)
 
-    # Billing
-
-    def _start(self, work: "asyncio._CoroutineLike[None]") -> None:
-        task = self.gate.loop.create_task(work)
-        self._calls.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._calls.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("lease_call_failed", exc_info=task.exception())
-            self._lose("fault")
-        if self.due:
-            self.gate.meter.hurry()
-
-    async def _call(self, name: str, said: msgspec.Struct, kind: type[Answer]) -> Answer | None:
-        """Tell billing; None: there is no answer, and the session is over."""
-        session = self.session
-        try:
-            reply = await self._client.post(
-                f"{self._url}/internal/leases/{name}",
-                content=msgspec.json.encode(said),
-                timeout=ANSWER_SECONDS,
-            )
-            if reply.is_success:
-                return msgspec.json.decode(reply.content or b"null", type=kind)
-            reason = f"status {reply.status_code}"
-        except (httpx.HTTPError, msgspec.MsgspecError) as exc:
-            reason = type(exc).__name__
-        if session == self.session:
-            self._lose(reason)
-        return None
-
-    def _lose(self, reason: str) -> None:
-        """Nobody knows any more what we were lent."""
-        if self.session:
-            log.info("lease_session_lost", reason=reason)
-        self.session = 0
-        self._begin_at = self.gate.loop.time() + PAUSE_SECONDS
-        self.gate.loop.call_later(PAUSE_SECONDS, self.gate.meter.hurry)
-
     # What goes with a usage batch
 
     @property
     def due(self) -> bool:
         """Whether the next batch is to say what we hold."""
-        if self.session or self._calls or not self.gate.tenants.purview.pots:
-            return False
-        return bool(self._beginning) or self.gate.loop.time() >= self._begin_at
+        return self.session.due and self.gate.tenants.purview.limits
 
     def word(self, *, whole: bool) -> LeaseWord | None:
         """What a batch says of leases that is cut now; `whole`: nothing is in the journal after it."""
@@ -295,27 +245,21 @@ class Till:
             return None
         name = self.gate.name
         if self.due:
-            self._beginning = time.time_ns() // 1000
             holds = {pot: money.plain(held) for pot, held in self.wallet.holds().items()}
-            return LeaseWord(router=name, session=self._beginning, holds=holds)
-        if not self.session:
+            return LeaseWord(router=name, session=self.session.begin(), holds=holds)
+        if not self.session.number:
             return None
         spent = {pot: money.plain(amount) for pot, amount in self.wallet.spent().items()}
-        return LeaseWord(router=name, session=self.session, spent=spent) if spent else None
+        return LeaseWord(router=name, session=self.session.number, spent=spent) if spent else None
 
     def heard(self, kept: LeaseKept | None, said_at: float) -> None:
         """Billing has the batch that was cut at `said_at`."""
-        session, self._beginning = self._beginning, 0
-        if not session:
+        if not self.session.beginning:
             return
-        mine = {} if kept is None else amounts(kept.kept)
         lasts = 0.0 if kept is None else kept.ends_in / 1e6
-        self.wallet.kept(mine, said_at + lasts)
-        if kept is None:  # of an older release
-            self._begin_at = self.gate.loop.time() + AGAIN_SECONDS
-            return
-        self.session = session
+        self.wallet.kept({} if kept is None else amounts(kept.kept), said_at + lasts)
         self._renewed_at = said_at
+        self.session.answered(known=kept is not None)
         self._pump()
 
     # The picture
@@ -334,16 +278,16 @@ class Till:
 
     def recall(self, pots: Iterable[str]) -> None:
         """Others need what we hold and don't use."""
-        if self.session:
+        if self.session.number:
             self._give({pot: self.wallet.give_back(pot) for pot in pots})
 
     def _give(self, unused: Mapping[str, int]) -> None:
         back = {pot: money.plain(amount) for pot, amount in unused.items()}
-        said = LeaseBack(router=self.gate.name, session=self.session, back=back)
-        self._start(self._tell_back(said))
+        said = LeaseBack(router=self.gate.name, session=self.session.number, back=back)
+        self.session.start(self._tell_back(said))
 
     async def _tell_back(self, said: LeaseBack) -> None:
-        await self._call("back", said, type(None))
+        await self.session.call("back", said, type(None))
 
     # Time
 
@@ -357,13 +301,13 @@ class Till:
         self.wallet.sweep(now)
         if self.due:
             self.gate.meter.hurry()
-        if not self.session:
+        if not self.session.number:
             return
         if over := self._over(now):
             self._give(over)
         if now - self._renewed_at >= RENEW_SECONDS:
             self._renewed_at = now
-            self._start(self._renew())
+            self.session.start(self._renew())
         self._ahead()
         self._pump()
 
@@ -379,8 +323,8 @@ class Till:
     async def _renew(self) -> None:
         asked_at = self.gate.loop.time()
         asked = self.wallet.pots()
-        said = LeaseRenewal(router=self.gate.name, session=self.session)
-        terms = await self._call("renew", said, LeaseTerms)
+        said = LeaseRenewal(router=self.gate.name, session=self.session.number)
+        terms = await self.session.call("renew", said, LeaseTerms)
         if terms is not None:
             ends = {pot: asked_at + lasts / 1e6 for pot, lasts in terms.ends_in.items()}
             self.wallet.renewed(asked, ends, self.gate.loop.time())
@@ -393,6 +337,6 @@ class Till:
 
     async def part(self) -> None:
         """Nothing runs any more, and the journal is told: others may have what we hold."""
-        if self.session and (pots := self.wallet.pots()):
+        if self.session.number and (pots := self.wallet.pots()):
             self.recall(pots)
-            await asyncio.gather(*self._calls)
+            await self.session.quiet()
