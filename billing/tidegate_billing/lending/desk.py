@@ -73,7 +73,7 @@ def _held(connection: Connection, router: str) -> tuple[Pots, dict[str, str]]:
     """What a router was lent; balances are not looked at, so nothing can be lent of these."""
     # every tenant: a router serves all of them
     rows = connection.execute(select(LEASE).where(LEASE.c.router == router)).all()
-    found = {row.pot: Pot(0, {router: pots.lease_of(row)}) for row in rows}
+    found = {row.pot: Pot(0, {router: pots.lease_of(row)}, row.until) for row in rows}
     return found, {row.pot: row.tenant for row in rows}
 
 
@@ -93,13 +93,14 @@ def renew(connection: Connection, said: LeaseRenewal, now: int) -> dict[str, int
     _check(connection, said.router, said.session)
     connection.execute(update(SESSION).where(SESSION.c.router == said.router).values(seen=now))
     before, _ = _held(connection, said.router)
-    found, tenant_of = _named(connection, before, now)
-    mine = {
-        name: pot._replace(leases={said.router: before[name].leases[said.router]})
-        for name, pot in found.items()
-    }
-    after, ends = leases.renew(mine, said.router, now)
-    pots.write(connection, tenant_of, mine, after)
+    _, ends = leases.renew(before, said.router, now)
+    # Said as two statements: a router may hold leases of a thousand tenants.
+    # every tenant: a router serves all of them
+    mine = (LEASE.c.router == said.router, LEASE.c.ends > now - BLOCKED, LEASE.c.until > now)
+    term = now + leases.TERM
+    connection.execute(update(LEASE).where(*mine, LEASE.c.until > term).values(ends=term))
+    soon = update(LEASE).where(*mine, LEASE.c.until <= term)
+    connection.execute(soon.values(ends=LEASE.c.until))
     return {name: end - now for name, end in ends.items()}
 
 
@@ -139,7 +140,7 @@ def expire(connection: Connection, now: int) -> list[tuple[str, str, int]]:
     rows = connection.execute(select(LEASE).where(LEASE.c.ends <= now - BLOCKED)).all()
     gone = []
     for row in rows:
-        before = {row.pot: Pot(0, {row.router: pots.lease_of(row)})}
+        before = {row.pot: Pot(0, {row.router: pots.lease_of(row)}, row.until)}
         after, lost = leases.expire(before, now)
         pots.write(connection, {row.pot: row.tenant}, before, after)
         gone += lost

@@ -120,10 +120,15 @@ def write(connection: Connection, tenant_of: Mapping[str, str], before: Pots, af
         old = before[name].leases if name in before else {}
         for router in {*old, *pot.leases}:
             if old.get(router) != pot.leases.get(router):
-                _keep(connection, tenant_of[name], name, router, pot.leases.get(router))
+                _keep(
+                    connection, (tenant_of[name], name, router), pot.leases.get(router), pot.until
+                )
 
 
-def _keep(connection: Connection, tenant: str, pot: str, router: str, lease: Lease | None) -> None:
+def _keep(
+    connection: Connection, key: tuple[str, str, str], lease: Lease | None, until: int
+) -> None:
+    tenant, pot, router = key
     this = (LEASE.c.pot == pot, LEASE.c.router == router, LEASE.c.tenant == tenant)
     if lease is None:
         connection.execute(delete(LEASE).where(*this))
@@ -135,6 +140,7 @@ def _keep(connection: Connection, tenant: str, pot: str, router: str, lease: Lea
         "consumed_nano": consumed.nano,
         "consumed_atto": consumed.rest,
         "ends": lease.ends,
+        "until": until,
     }
     if not connection.execute(update(LEASE).where(*this).values(values)).rowcount:
         connection.execute(insert(LEASE).values(pot=pot, router=router, tenant=tenant, **values))
