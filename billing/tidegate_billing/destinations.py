@@ -74,6 +74,15 @@ def _names_loopback(host: str) -> bool:
         return False
 
 
+def is_address(host: str) -> bool:
+    """Whether a host is an address, so that there is nothing to resolve."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
 def check(destination: Destination, addresses: Iterable[str], policy: Policy) -> list[str]:
     """The addresses that a host was found to have, if all of them may be connected to.
 
