@@ -34,6 +34,14 @@ class Policy(NamedTuple):
     loopback_http: bool = False
 
 
+POLICIES: Final = {
+    "public": Policy(),
+    "private": Policy(private=True),
+    "local": Policy(private=True, loopback_http=True),
+}
+"""What an installation may choose."""
+
+
 class Destination(NamedTuple):
     """Where to connect; the URL stays as it was written."""
 
