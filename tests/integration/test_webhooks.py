@@ -1,6 +1,7 @@
 """Messages on their way: signed, retried, logged, never into our own network; a real receiver."""
 
 import asyncio
+import dataclasses
 import itertools
 import shutil
 import ssl
@@ -217,6 +218,40 @@ def test_an_endpoint_that_hangs_delays_no_other(sender: Sender, receiver: Receiv
         sender.turn()
         assert slow.came == 2 * EACH + 1
     assert {row.state for row in sender.all(WEBHOOK_DELIVERY)} == {"delivered"}
+
+
+class Slow:
+    """A database whose reads are handed over only after all that was under way has ended."""
+
+    def __init__(self, sender: Sender, hold: threading.Event) -> None:
+        self._sender, self._hold = sender, hold
+        self.write = sender.ledger.database.write
+
+    async def read(self, query: Any) -> Any:
+        found = await self._sender.ledger.database.read(query)
+        self._hold.set()
+        await self._sender.worker.idle()
+        return found
+
+
+def test_what_ends_while_the_queue_is_read_is_not_sent_again(
+    sender: Sender, receiver: Receiver
+) -> None:
+    receiver.hold = threading.Event()
+    sender.endpoint(receiver.url())
+    sender.tell(1)
+
+    async def work() -> None:
+        assert await sender.worker.turn() == 1
+        while receiver.came == 0:
+            await asyncio.sleep(0.01)
+        assert receiver.hold is not None
+        slow: Any = Slow(sender, receiver.hold)
+        sender.worker._service = dataclasses.replace(sender.worker._service, database=slow)
+        assert await sender.worker.turn() == 0
+
+    sender.run(work)
+    assert receiver.came == 1
 
 
 def test_who_does_not_answer_in_time_is_asked_again(

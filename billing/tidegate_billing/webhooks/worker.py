@@ -46,13 +46,15 @@ class Worker:
         full = [endpoint for endpoint, tries in busy.items() if tries >= EACH]
         if len(self._under_way) >= AT_ONCE:
             return 0
+        # What ends while the database is read is still due in what was read.
+        before = set(self._under_way)
         jobs = await self._service.database.read(
             lambda connection: queue.due(connection, self._clock(), full, 2 * AT_ONCE)
         )
         begun = 0
         for job in jobs:
             name, endpoint = job.delivery.id, job.delivery.endpoint
-            if name in self._under_way or busy[endpoint] >= EACH:
+            if name in before or name in self._under_way or busy[endpoint] >= EACH:
                 continue
             if len(self._under_way) >= AT_ONCE:
                 break
