@@ -271,10 +271,26 @@ def test_only_endpoints_that_want_it_and_are_there_get_a_message(priced: Ledger)
 def test_a_row_that_was_tampered_with_is_found(priced: Ledger) -> None:
     one = budget(priced)
     use(priced, NOW, 100_000)
-    priced(lambda c: c.execute(text("UPDATE budget_spent SET amount_atto = amount_atto + 1")))
+    priced(lambda c: c.execute(text("UPDATE budget_spent SET atto = atto + 1")))
     (drift,) = priced(spent.drift)
     assert (drift.budget, drift.kept - drift.computed) == (one.id, 1)
     assert priced(spent.drift, at(2030, 1, 1)) == []
+
+
+def test_more_than_a_column_of_nano_units_holds_is_no_trouble(priced: Ledger) -> None:
+    document = {
+        "name": "list", "currency": "IRR", "effectiveFrom": "2026-01-01T00:00:00Z",
+        "entries": [{"model": "m", "prices": {"input": "900000", "output": "0"}}],
+    }  # fmt: skip
+    priced(tariff.write, books.parse(document), document, NOW)
+    one = budget(priced, kind="year", currency="IRR", limit="999999999")
+    for day in range(24):
+        use(priced, NOW + day * 86_400_000_000, *[1_000_000] * 500, key_id=f"k{day}")
+    assert held(priced, one, NOW) == "10800000000"
+    assert len(told(priced)) == 3
+    assert priced(spent.drift) == []
+    priced(lambda c: c.execute(delete(BUDGET_SPENT)))
+    assert held(priced, one, NOW) == "10800000000"
 
 
 def give(ledger: Ledger, name: str, amount: str, **more: Any) -> None:

@@ -44,7 +44,6 @@ class Sender:
         self.ledger = ledger
         self.now = START
         service = Service(ledger.database, Snapshots(version=1), "a", "i", {1: b"p"})
-        self.poster = poster
         self.worker = Worker(service, poster, lambda: self.now)
         ledger(
             lambda c: c.execute(
@@ -80,12 +79,8 @@ class Sender:
 
 
 @pytest.fixture
-def sender(ledger: Ledger) -> Iterator[Sender]:
-    made = Sender(ledger, Poster(LOCAL))
-    try:
-        yield made
-    finally:
-        made.poster.close()
+def sender(ledger: Ledger) -> Sender:
+    return Sender(ledger, Poster(LOCAL))
 
 
 @pytest.fixture
@@ -318,7 +313,6 @@ def test_nothing_goes_into_our_own_network(
     sender.endpoint(url.format(port=receiver.port))
     sender.tell(1)
     sender.turn()
-    sender.worker._poster.close()
     (line,) = sender.all(WEBHOOK_TRY)
     assert (line.status, receiver.came) == (0, 0)
     assert says in line.note
@@ -332,6 +326,19 @@ def test_a_host_that_answers_at_its_second_address_is_reached(
     sender.tell(1)
     sender.turn()
     assert [given["host"] for given in receiver.given] == [f"localhost:{receiver.port}"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://no-such-host.invalid/", f"https://{'a' * 64}.test/", "https://x..test/"],
+)
+def test_a_name_that_means_nothing_is_a_failed_try(sender: Sender, url: str) -> None:
+    sender.endpoint(url)
+    sender.tell(1)
+    sender.turn()
+    (line,) = sender.all(WEBHOOK_TRY)
+    assert (line.status, line.state) == (0, "waiting")
+    assert "error" in line.note.lower()
 
 
 def resolving(*addresses: str) -> Any:
@@ -381,7 +388,6 @@ def test_tls_is_verified_against_the_hosts_name(
         answer = asyncio.run(poster.send(receiver.url(host, "https"), headers, message.body))
         assert receiver.came == (0 if says else 1)
         assert [one["host"] for one in receiver.given] == [f"{host}:{receiver.port}"][says != "" :]
-    poster.close()
     assert (answer.status, answer.note.partition(":")[0]) == (0 if says else 200, says)
     assert ("certificate" in answer.note.lower()) == bool(says)
 

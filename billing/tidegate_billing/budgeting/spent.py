@@ -133,24 +133,24 @@ def _in(window: Window, at: int) -> bool:
 
 
 def _amount(row: "Row[Any]") -> int:
-    return money.whole(row.amount_nano, row.amount_atto)
+    return int(row.units) * money.ATTO + int(row.atto)
 
 
 def _insert(connection: Connection, budget: str, window: Window, amount: int) -> None:
-    nano, rest = money.halves(amount)
+    units, atto = divmod(amount, money.ATTO)
     connection.execute(
         insert(BUDGET_SPENT).values(
             budget=budget,
             start=window.start,
             finish=window.end,
-            amount_nano=nano,
-            amount_atto=rest,
+            units=units,
+            atto=atto,
         )
     )
 
 
 def _update(connection: Connection, budget: str, window: Window, amount: int) -> None:
-    nano, rest = money.halves(amount)
+    units, atto = divmod(amount, money.ATTO)
     connection.execute(
         update(BUDGET_SPENT)
         .where(
@@ -158,7 +158,7 @@ def _update(connection: Connection, budget: str, window: Window, amount: int) ->
             BUDGET_SPENT.c.start == window.start,
             BUDGET_SPENT.c.finish == window.end,
         )
-        .values(amount_nano=nano, amount_atto=rest)
+        .values(units=units, atto=atto)
     )
 
 

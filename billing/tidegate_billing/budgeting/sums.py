@@ -51,7 +51,10 @@ def computed(connection: Connection, budget: Budget, window: Window) -> int:
     total = 0
     mine = covered(budget)
     for table, first, last in parts(window):
-        sums = [func.sum(table.c[name]) for name in ("amount_nano", "amount_atto")]
+        # Whole units by themselves: SQLite's sum of nano-units has an end that a year may reach.
+        nano = table.c.amount_nano
+        sums = [func.sum(part) for part in (nano // money.NANO, nano % money.NANO)]
+        sums.append(func.sum(table.c.amount_atto))
         query = (
             select(*sums)
             .join_from(SERIES, table, table.c.series == SERIES.c.id)
@@ -59,8 +62,8 @@ def computed(connection: Connection, budget: Budget, window: Window) -> int:
         )
         if last is not None:
             query = query.where(table.c.bucket < last)
-        nano, rest = connection.execute(query).one()
-        total += money.whole(int(nano or 0), int(rest or 0))
+        units, nanos, rest = (int(part or 0) for part in connection.execute(query).one())
+        total += units * money.ATTO + money.whole(nanos, rest)
     return total
 
 

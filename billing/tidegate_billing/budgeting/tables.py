@@ -1,6 +1,8 @@
 """The tables of budgets. `budget_spent` is a projection: it can be emptied, and fills by itself.
 
-An amount is two columns (`money.halves`), times are microseconds since the epoch.
+A limit is two columns (`money.halves`). What was spent is whole units and atto: it is added up here
+and not in SQL, and a year of a currency of small units is more than a column of nano-units holds.
+Times are microseconds since the epoch.
 """
 
 from sqlalchemy import BigInteger, Column, Index, Integer, Text, false
@@ -52,8 +54,8 @@ class BudgetSpent(SQLModel, table=True):
     budget: str = Field(primary_key=True)
     start: int = Field(sa_column=_key())
     finish: int = Field(sa_column=_key())
-    amount_nano: int = Field(sa_column=_big())
-    amount_atto: int = Field(sa_column=_big())
+    units: int = Field(sa_column=_big())
+    atto: int = Field(sa_column=_big())
 
 
 class BudgetAlert(SQLModel, table=True):

@@ -6,11 +6,12 @@ name. Redirects are not followed, the answer's body is not read, and no connecti
 """
 
 import asyncio
+import contextlib
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 from tidegate_billing import deliveries, destinations
 from tidegate_billing.deliveries import Answer
@@ -19,7 +20,6 @@ from tidegate_billing.destinations import Destination, DestinationError, Policy
 CONNECT_SECONDS = 5.0
 ADDRESSES = 3
 """How many of a host's addresses are connected to until one answers."""
-RESOLVERS = 32
 AGENT = "tidegate-webhooks"
 
 
@@ -29,12 +29,6 @@ class Poster:
     def __init__(self, policy: Policy, tls: ssl.SSLContext | None = None) -> None:
         self._policy = policy
         self._tls = tls
-        # Of its own: a tenant's name server that hangs must not keep the database's threads.
-        self._resolvers = ThreadPoolExecutor(RESOLVERS, "resolve")
-
-    def close(self) -> None:
-        """Wait for nothing."""
-        self._resolvers.shutdown(wait=False, cancel_futures=True)
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Try once, for `deliveries.TIMEOUT_SECONDS` at most; every failure is an answer, too."""
@@ -60,13 +54,28 @@ class Poster:
             return 0, f"{type(error).__name__}: {error}", None
 
     async def _resolve(self, target: Destination) -> list[str]:
-        """Every address of a host, once each."""
+        """Every address of a host, once each. A thread of its own that nobody waits for: a name server
+        that hangs must keep neither other tenants' messages nor the end of the process."""
+        if destinations.is_address(target.host):
+            return [target.host]
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[list[str]] = loop.create_future()
 
-        def ask() -> list[str]:
-            found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-            return list(dict.fromkeys(str(address[0]) for *_, address in found))
+        def done(addresses: list[str], error: OSError | UnicodeError | None) -> None:
+            if found.done():
+                return
+            if error is None:
+                found.set_result(addresses)
+            else:
+                found.set_exception(error)
 
-        return await asyncio.get_running_loop().run_in_executor(self._resolvers, ask)
+        def ask() -> None:
+            addresses, failed = _addresses(target)
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(done, addresses, failed)
+
+        threading.Thread(target=ask, name="resolve", daemon=True).start()
+        return await found
 
     async def _ask(
         self, target: Destination, addresses: list[str], headers: Mapping[str, str], body: bytes
@@ -99,6 +108,14 @@ class Poster:
                     if place == len(addresses):
                         raise
         raise DestinationError(f"{target.host} has no address")
+
+
+def _addresses(target: Destination) -> tuple[list[str], OSError | UnicodeError | None]:
+    try:
+        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        return [], error
+    return list(dict.fromkeys(str(address[0]) for *_, address in found)), None
 
 
 def _note(status: int) -> str:

@@ -86,7 +86,6 @@ class Worker:
         finally:
             for task in self._tasks:
                 task.cancel()
-            self._poster.close()
 
     async def _deliver(self, job: Job) -> None:
         try:

@@ -76,7 +76,7 @@ def _budgets() -> None:
     op.create_table(
         "budget_spent",
         *_text("budget"),
-        *_big("start", "finish", "amount_nano", "amount_atto"),
+        *_big("start", "finish", "units", "atto"),
         sa.PrimaryKeyConstraint("budget", "start", "finish"),
     )
     op.create_table(
