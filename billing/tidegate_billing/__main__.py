@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from tidegate_billing import app, migrate, settings, upkeep
+from tidegate_billing import app, destinations, migrate, settings, upkeep
 from tidegate_billing.database import ALLOWED
 from tidegate_billing.process import end_with_parent, log_to_stderr
 
@@ -49,6 +49,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ops-fd", help="inherited socket of the operations port")
     parser.add_argument("--database-url", help=ALLOWED)
     parser.add_argument("--operator-url", help="operations port of the operator")
+    parser.add_argument("--webhook-destinations", help=" | ".join(destinations.POLICIES))
     parser.add_argument("--log-level", help=" | ".join(app.LOG_LEVELS))
     return parser.parse_args(arguments)
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, and_, delete, or_, select
 
 from tidegate_billing import bulk, rating, rollup
+from tidegate_billing.budgeting import spent
 from tidegate_billing.entry import Rating, first_rating, rating_after, rating_before, usage_of
 from tidegate_billing.prepaid import purses
 from tidegate_billing.rating import Counts
@@ -188,6 +189,7 @@ def adjust(
             _unpark(connection, row)
     bulk.insert_rows(connection, ADJUSTMENT, _COLUMNS, rows)
     rollup.post(connection, totals, {}, now)
+    spent.post(connection, totals, now)
     owners = purses.purses_of(connection, {charge.tenant for charge in charges})
     purses.burn(connection, owners, charges, purses.Why(why.reason, why.actor, why.note), now)
 

@@ -22,11 +22,13 @@ from tidegate_billing import (
     openapi,
     price_routes,
 )
+from tidegate_billing.budgeting import budget_routes
 from tidegate_billing.database import DatabaseDown
 from tidegate_billing.frame import Call, Operation, Query
 from tidegate_billing.prepaid import routes as credit_routes
 from tidegate_billing.service import Service, conservation, log
 from tidegate_billing.web import MONTH, ApiError, bad, day, limit, reply
+from tidegate_billing.webhooks import delivery_routes, endpoint_routes
 from tidegate_billing.who import (
     keyring,
     organizations,
@@ -222,6 +224,9 @@ OPERATIONS = (
     *price_routes.OPERATIONS,
     *ledger_routes.OPERATIONS,
     *credit_routes.OPERATIONS,
+    *budget_routes.OPERATIONS,
+    *endpoint_routes.OPERATIONS,
+    *delivery_routes.OPERATIONS,
     Operation("GET", "/usage", usage, "usage.read", "Billed usage of a tenant",
               answers.UsageAnswer, query=_USAGE),
     Operation("GET", "/invoices/{month}", bill, "invoice.read", "A tenant's invoice for a month",

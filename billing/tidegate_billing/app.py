@@ -22,11 +22,12 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from tidegate_billing import api, keys, ledger, metrics, service, settings, watch
+from tidegate_billing import api, destinations, keys, ledger, metrics, service, settings, watch
 from tidegate_billing.database import DatabaseDown, DatabaseError, connect, parse
 from tidegate_billing.service import Service, log
 from tidegate_billing.settings import SettingError
 from tidegate_billing.snapshot import Snapshots
+from tidegate_billing.webhooks import worker
 
 GRACE_SECONDS = 5
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -47,6 +48,7 @@ class Settings:
     internal_token: str
     peppers: dict[int, bytes]
     log_level: str
+    destinations: destinations.Policy
 
 
 def database_url(values: Mapping[str, str]) -> str:
@@ -80,6 +82,9 @@ def configure(values: Mapping[str, str]) -> Settings:
         internal_token=settings.required(values, "INTERNAL_TOKEN"),
         peppers=peppers,
         log_level=settings.choice(values, "LOG_LEVEL", "info", LOG_LEVELS),
+        destinations=destinations.POLICIES[
+            settings.choice(values, "WEBHOOK_DESTINATIONS", "public", destinations.POLICIES)
+        ],
     )
 
 
@@ -180,6 +185,7 @@ async def serve(chosen: Settings, management: socket.socket, ops: socket.socket)
         internal_token=chosen.internal_token,
         peppers=chosen.peppers,
         operator_url=chosen.operator_url,
+        destinations=chosen.destinations,
     )
     await service.load(billing)
     servers = [Server(api.build(billing)), Server(operations(billing))]
@@ -198,7 +204,12 @@ async def serve(chosen: Settings, management: socket.socket, ops: socket.socket)
     )
     beside = [
         asyncio.ensure_future(work)
-        for work in (service.expire_keys(billing), watch.run(billing), billing.lender.run())
+        for work in (
+            service.expire_keys(billing),
+            watch.run(billing),
+            worker.run(billing),
+            billing.lender.run(),
+        )
     ]
     try:
         await asyncio.gather(

@@ -34,6 +34,14 @@ class Policy(NamedTuple):
     loopback_http: bool = False
 
 
+POLICIES: Final = {
+    "public": Policy(),
+    "private": Policy(private=True),
+    "local": Policy(private=True, loopback_http=True),
+}
+"""What an installation may choose."""
+
+
 class Destination(NamedTuple):
     """Where to connect; the URL stays as it was written."""
 
@@ -72,6 +80,15 @@ def _names_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_address(host: str) -> bool:
+    """Whether a host is an address, so that there is nothing to resolve."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 def check(destination: Destination, addresses: Iterable[str], policy: Policy) -> list[str]:

@@ -15,6 +15,7 @@ import msgspec
 from sqlalchemy import Connection, insert, select, update
 
 from tidegate_billing import bulk, partitions, rating, retention, rollup
+from tidegate_billing.budgeting import spent
 from tidegate_billing.entry import FIELDS, Rating
 from tidegate_billing.lending import desk
 from tidegate_billing.lending.said import LeaseKept, LeaseWord
@@ -195,6 +196,7 @@ def _keep(
     names = ("attempt_month", "event_id", "tenant", "deployment")
     bulk.insert_rows(connection, PARKED, names, parked)
     rollup.post(connection, totals, memory.series, now)
+    spent.post(connection, totals, now)
 
 
 def _burn(

@@ -15,7 +15,8 @@ inside its organization or tenant, and what is outside answers as if it were not
 Lists are paged by `limit` and `after` (the id of the last row, or its `seq`), with `has_more`.
 
 A POST with an `Idempotency-Key` may be sent again for 24 hours and is done once; a key in its
-answer, or a token, is derived again for who knows the idempotency key, and is kept nowhere.
+answer, or a token, is derived again for who knows the idempotency key, and is kept nowhere. A
+webhook's secret is derived so, too, but kept: messages are signed with it.
 
 An object's ETag may be sent as `If-Match` with a change (it is optional); a change of what is not
 as it was then answers 412. Of a key's ETag, when the key was last used does not count."""

@@ -14,6 +14,7 @@ import msgspec
 from sqlalchemy import Connection, and_, delete, false, insert, not_, or_, select, update
 
 from tidegate_billing import bulk, retention
+from tidegate_billing.budgeting.tables import BUDGET_SPENT
 from tidegate_billing.bulk import Target
 from tidegate_billing.entry import (
     FIELDS,
@@ -168,6 +169,7 @@ def rebuild(connection: Connection) -> int:
     for table, width in WIDTHS:
         kept = [table.c.bucket.between(first // width, last // width - 1) for first, last in gone]
         connection.execute(delete(table).where(not_(or_(false(), *kept))))
+    connection.execute(delete(BUDGET_SPENT))  # what budgets need of it is added up again when asked
     known: Numbers = {}
     totals: Totals = {}
     entries = 0

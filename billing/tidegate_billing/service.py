@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from tidegate_billing import accounts, counters, pricebook
 from tidegate_billing.database import Database
+from tidegate_billing.destinations import Policy
 from tidegate_billing.intake import Intake
 from tidegate_billing.lending.lender import Lender
 from tidegate_billing.links import EngineCounters
@@ -35,7 +36,8 @@ def now() -> int:
 class Service:
     """Everything a route needs. `operator_url` empty: there is no operator to ask. `changing` is held
     from a change's transaction until the picture has it: else a key that was changed and then
-    revoked could come to routers in the other order, and live on."""
+    revoked could come to routers in the other order, and live on. `destinations`: where messages to
+    tenants may go."""
 
     database: Database
     snapshots: Snapshots
@@ -45,6 +47,7 @@ class Service:
     operator_url: str = ""
     metrics: Metrics = field(default_factory=Metrics)
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    destinations: Policy = field(default_factory=Policy)
     intake: Intake = field(init=False)
     lender: Lender = field(init=False)
 

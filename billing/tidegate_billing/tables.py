@@ -9,8 +9,10 @@ rebuilt (`rollup.rebuild`).
 from sqlalchemy import BigInteger, Column, Index, Integer, Table, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
+import tidegate_billing.budgeting.tables
 import tidegate_billing.lending.tables
-import tidegate_billing.prepaid.tables  # noqa: F401 - METADATA is to know them
+import tidegate_billing.prepaid.tables
+import tidegate_billing.webhooks.tables  # noqa: F401 - METADATA is to know them
 from tidegate_billing.who.tables import revision, words
 
 ID = BigInteger().with_variant(Integer, "sqlite")

@@ -3,9 +3,11 @@
 import asyncio
 import datetime as dt
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from tidegate_billing import conserve
+from tidegate_billing.budgeting import credit_end, spent
 from tidegate_billing.database import DatabaseDown
 from tidegate_billing.prepaid import purses
 from tidegate_billing.service import Service, log, now
@@ -30,9 +32,13 @@ async def compare(service: Service, at: int) -> list[conserve.Drift]:
 
 async def settle_credit(service: Service, at: int) -> None:
     """Let grants that have begun pay what is owed, and move what is left of those that have ended."""
-    paid, ended = await service.database.write(
-        lambda connection: (purses.pay(connection, at), purses.expire(connection, at))
-    )
+
+    def settle(connection: Connection) -> tuple[int, int]:
+        paid = purses.pay(connection, at)
+        credit_end.tell(connection, at)
+        return paid, purses.expire(connection, at)
+
+    paid, ended = await service.database.write(settle)
     if paid or ended:
         log.info("credit_settled", paid=paid, ended=ended)
 
@@ -43,6 +49,13 @@ async def check_credit(service: Service) -> None:
         log.error("credit_drift", alarm=True, account="/".join(account))
 
 
+async def check_budgets(service: Service, at: int) -> None:
+    """Look whether what was spent of budgets is what the rollups say, in windows since yesterday."""
+    since = at - 86_400_000_000
+    for one in await service.database.read(lambda connection: spent.drift(connection, since)):
+        log.error("budget_drift", alarm=True, budget=one.budget, start=one.start)
+
+
 async def run(service: Service, every: float = CREDIT_SECONDS, rounds: int = ROUNDS) -> None:
     """Settle credit at once and then again and again, for ever; compare each `rounds` times."""
     turn = 0
@@ -51,6 +64,7 @@ async def run(service: Service, every: float = CREDIT_SECONDS, rounds: int = ROU
             await settle_credit(service, now())
             if turn % rounds == 0:
                 await check_credit(service)
+                await check_budgets(service, now())
                 await compare(service, now())
         except (SQLAlchemyError, DatabaseDown) as error:
             log.warning("ledger_not_compared", error=type(error).__name__)

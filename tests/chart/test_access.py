@@ -177,5 +177,5 @@ def test_each_part_reaches_what_it_works_with(defaults: Any) -> None:
     assert reach == {
         "router": {53, 443, 6443, 8000, 8081},
         "operator": {53, 443, 6443, 8000, 8081, 9090},
-        "billing": {53, 9090},
+        "billing": {53, 443, 9090},
     }

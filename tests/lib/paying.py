@@ -46,6 +46,15 @@ class Payer:
         """Give credit."""
         return self.post("/api/v1/credit-grants", tenant=self.name, amount=amount, **more)
 
+    def budget(self, limit: str, scope: str = "tenant", **more: Any) -> str:
+        """Bound what may be spent; the budget's id."""
+        subject = {} if scope == "tenant" else {"subject": more.pop("subject")}
+        made = self.post(
+            "/api/v1/budgets", tenant=self.name, scope=scope, limit=limit, hard=True,
+            **{"period": "month", **subject, **more},
+        )  # fmt: skip
+        return str(made["id"])
+
     @property
     def balance(self) -> Decimal:
         """What the ledger says is left."""

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from tidegate_billing import leases, money
+from tidegate_billing.budgeting.tables import BUDGET
 from tidegate_billing.database import Database, DatabaseDown
 from tidegate_billing.leases import Granted, Recall
 from tidegate_billing.lending import desk, pots, rates
@@ -193,8 +194,10 @@ def _places(connection: Connection, tenants: set[str] | None, now: int) -> list[
 
 def limited(connection: Connection) -> list[str]:
     """The tenants that have pots."""
-    prepaid = select(TENANT.c.id).where(TENANT.c.plan == PREPAID).order_by(TENANT.c.seq)
-    return list(connection.execute(prepaid).scalars())
+    # every tenant: which of them is the question
+    bounded = select(BUDGET.c.tenant).where(BUDGET.c.hard, BUDGET.c.removed_at.is_(None))
+    those = select(TENANT.c.id).where((TENANT.c.plan == PREPAID) | TENANT.c.id.in_(bounded))
+    return list(connection.execute(those.order_by(TENANT.c.seq)).scalars())
 
 
 def _currencies(connection: Connection) -> list[str]:

@@ -15,8 +15,8 @@ from tidegate_billing.web import ApiError, bad, body, guarded, reply
 if TYPE_CHECKING:
     from tidegate_billing.service import Service
 
-MOST = 64
-"""Pots of one question: a request has one of credit, and a few budgets."""
+MOST = 2048
+"""Pots of one question: a request has one of credit, and each budget that covers it (`budget_routes.MOST`)."""
 
 
 def routes(service: "Service") -> list[Route]:

@@ -10,7 +10,10 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from tidegate_billing import credit, leases, money
+from tidegate_billing import budgets, credit, leases, money
+from tidegate_billing.budgeting import spent
+from tidegate_billing.budgeting.tables import BUDGET
+from tidegate_billing.budgets import Budget
 from tidegate_billing.credit import NEVER, Purse
 from tidegate_billing.leases import Lease, Pot, Pots
 from tidegate_billing.lending.said import PotView
@@ -45,6 +48,11 @@ def owners(connection: Connection, names: Iterable[str]) -> dict[str, set[str]]:
         parts = rest.split(":")
         if kind == "credit" and len(parts) == 3:
             found.setdefault(parts[0], set()).add(parts[1])
+        elif kind == "budget" and len(parts) == 2:
+            # every tenant: whose budget it is, is the question
+            whose = select(BUDGET.c.tenant).where(BUDGET.c.id == parts[0])
+            if (tenant := connection.execute(whose).scalar()) is not None:
+                found.setdefault(tenant, set())
     return found
 
 
@@ -59,6 +67,8 @@ def of_tenant(
         own = {currency for _, currency in purses.purses_of(connection, [tenant])}
         for currency in sorted({*own, *currencies} or {UNPRICED}):
             found += _credit(purses.purse(connection, tenant, currency), tenant, now, lent)
+    for budget in spent.hard(connection, tenant):
+        found += _budget(connection, budget, now, lent)
     return found
 
 
@@ -112,6 +122,33 @@ def _credit(
         if until == NEVER or at != now or until > now + AHEAD:
             return found
         at = until
+
+
+def _budget(
+    connection: Connection, budget: Budget, now: int, lent: Mapping[str, Mapping[str, Lease]]
+) -> list[Place]:
+    """A hard budget: its window of now, and the one that follows soon."""
+    found = []
+    at = now
+    while True:
+        name = budgets.pot(budget, at)
+        window = budgets.window(budget.kind, budget.zone, at)
+        left = budgets.left(budget, spent.spent(connection, budget, window.start))
+        pot = Pot(left, lent.get(name, {}), window.end)
+        view = PotView(
+            name=name,
+            tenant=budget.tenant,
+            currency=budget.currency,
+            project=budget.subject if budget.scope == "project" else "",
+            key_id=budget.subject if budget.scope == "key" else "",
+            since=window.start,
+            limit=money.plain(budget.limit),
+            empty=pot.exhausted,
+        )
+        found.append(Place(view, pot))
+        if window.end == budgets.FOREVER or at != now or window.end > now + AHEAD:
+            return found
+        at = window.end
 
 
 def write(connection: Connection, tenant_of: Mapping[str, str], before: Pots, after: Pots) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from tidegate_billing import bulk, credit, money
+from tidegate_billing.budgeting import telling
 from tidegate_billing.credit import Entry, Grant, Purse
 from tidegate_billing.prepaid.tables import ENTRY, GRANT, SUM
 
@@ -106,6 +107,7 @@ def burn(
             held = credit.apply(held, entries)
             moved += entries
         post(connection, tenant, currency, moved, why, now)
+        telling.credit_fell(connection, tenant, held, now)
 
 
 def post(

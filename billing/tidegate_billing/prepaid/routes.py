@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from tidegate_billing import credit, money
 from tidegate_billing.answers import Money
+from tidegate_billing.budgeting import telling
 from tidegate_billing.budgets import LATEST
 from tidegate_billing.credit import Entry, Grant, Purse
 from tidegate_billing.frame import Call, Done, Operation, Query
@@ -156,7 +157,9 @@ def _done(
     row = connection.execute(
         select(GRANT).where(GRANT.c.id == grant, GRANT.c.tenant == tenant)
     ).one()
-    shown = _view(row, purses.purse(connection, tenant, row.currency))
+    held = purses.purse(connection, tenant, row.currency)
+    telling.credit_fell(connection, tenant, held, call.at)
+    shown = _view(row, held)
     audit.record(
         connection,
         actor=call.actor.id,

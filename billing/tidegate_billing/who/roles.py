@@ -35,6 +35,10 @@ Action = Literal[
     "credit.read",
     "credit.update",
     "price.update",
+    "budget.read",
+    "budget.update",
+    "webhook.read",
+    "webhook.update",
     "audit.read",
     "audit.verify",
     "platform.read",
@@ -43,13 +47,29 @@ Action = Literal[
 ROLES: Final[tuple[Role, ...]] = ("owner", "billing", "developer", "viewer")
 
 _SEES: Final[frozenset[Action]] = frozenset(
-    {"organization.read", "tenant.read", "project.read", "key.read", "usage.read"}
+    {
+        "organization.read",
+        "tenant.read",
+        "project.read",
+        "key.read",
+        "usage.read",
+        "budget.read",
+        "webhook.read",
+    }
 )
 _BUILDS: Final[frozenset[Action]] = frozenset(
     {"project.create", "project.update", "key.create", "key.update", "event.read"}
 )
 _PAYS: Final[frozenset[Action]] = frozenset(
-    {"invoice.read", "event.read", "contract.read", "credit.read", "audit.read"}
+    {
+        "invoice.read",
+        "event.read",
+        "contract.read",
+        "credit.read",
+        "audit.read",
+        "budget.update",
+        "webhook.update",
+    }
 )
 _RULES: Final[frozenset[Action]] = frozenset(
     {

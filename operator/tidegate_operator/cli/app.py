@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from tidegate_billing import settings as config
-from tidegate_operator.cli import audit, credit, keys, options, prices, who
+from tidegate_operator.cli import audit, budgets, credit, keys, options, prices, webhooks, who
 from tidegate_operator.cli.failure import CommandError
 from tidegate_operator.cli.options import AdminUrl, Data, Json, Tenant
 
@@ -32,6 +32,8 @@ app.add_typer(prices.book, name="price-book")
 app.add_typer(prices.contract, name="contract")
 app.add_typer(prices.ledger, name="ledger")
 app.add_typer(credit.app, name="credit")
+app.add_typer(budgets.app, name="budget")
+app.add_typer(webhooks.app, name="webhook")
 
 ROUTERS_HELP = "How many; the first has the gateway's port, the others any free one each."
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}

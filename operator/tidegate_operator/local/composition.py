@@ -111,4 +111,5 @@ def _billing(options: UpOptions, listeners: Listeners, env: Mapping[str, str]) -
     args = [*BILLING, "--host", LOOPBACK]
     args += ["--database-url", f"sqlite+aiosqlite:///{options.data / 'billing.db'}"]
     args += ["--operator-url", sockets.url(listeners.operator)]
+    args += ["--webhook-destinations", "local"]  # its tenants are of this machine
     return _part("billing", args, env, listeners.billing)

@@ -1,0 +1,1 @@
+"""Budgets in the database: `budgets` decides, this keeps, and tells."""

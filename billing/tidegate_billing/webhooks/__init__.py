@@ -1,0 +1,1 @@
+"""Messages to tenants' endpoints: `alerts` and `deliveries` decide, this keeps and sends."""
