@@ -3,10 +3,11 @@
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import insert, text, update
 
 from ledgers import Ledger
 from tidegate_billing import money, pricebook
+from tidegate_billing.budgeting.tables import BUDGET
 from tidegate_billing.credit import Grant
 from tidegate_billing.leases import BLOCKED, SECOND, TERM, Answer, Granted, Recall, Refused
 from tidegate_billing.lending import desk, lender, pots, rates
@@ -179,3 +180,29 @@ def test_rates_are_the_dearest_and_each_tenants_own(lent: Ledger) -> None:
     own = {"tenant": "acme", "currency": "USD", "effectiveFrom": "2020-01-01T00:00:00Z", "discount": "50"}  # fmt: skip
     lent(write, contract.parse(own), own, NOW)
     assert views()["acme"] == ("USD", "0.000002", "0.0000015", "0.36")
+
+
+def test_a_budgets_next_window_is_lent_ahead_and_for_itself(lent: Ledger) -> None:
+    plan = update(TENANT).where(TENANT.c.id == "acme").values(plan="postpaid")
+    lent(lambda connection: connection.execute(plan))
+    whole = money.halves(money.parse("2"))
+    daily = insert(BUDGET).values(
+        id="b", tenant="acme", scope="tenant", subject="acme", kind="day", zone="UTC",
+        limit_nano=whole.nano, limit_atto=whole.rest, currency="USD", hard=True,
+        thresholds="[]", created=0,
+    )  # fmt: skip
+    lent(lambda connection: connection.execute(daily))
+    day = 86_400 * SECOND
+    end = (NOW // day + 1) * day
+    today, tomorrow = f"budget:b:{end - day}", f"budget:b:{end}"
+    assert lent.read(lender.limited) == ["acme"]
+    assert granted(ask(lent, "a", "1.5", now=end - 61 * SECOND, pot=today), today) == Decimal("1.5")
+    early = ask(lent, "a", "1", "1", now=end - 61 * SECOND, pot=tomorrow)
+    assert isinstance(early, Refused), "more than a minute ahead"
+    soon = end - SECOND
+    assert free(lent, soon, today) == Decimal("0.5")
+    assert granted(ask(lent, "b", "2", now=soon, pot=tomorrow), tomorrow) == 2, "all of it"
+    over = ask(lent, "b", "0.5", "0.5", now=end, pot=today)
+    assert isinstance(over, Refused), "that day is over"
+    lent(desk.heard, LeaseWord(router="a", session=1, spent={today: "1.5"}), end)
+    assert free(lent, end, tomorrow) == 0
