@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Table, and_, func, select
+from sqlalchemy import Connection, Table, and_, case, func, select
 
 from tidegate_billing import money, retention
 from tidegate_billing.rollup import DAY_MINUTES, EPOCH, WIDTHS
@@ -22,6 +22,7 @@ from tidegate_billing.tables import (
     ROLLUP_MINUTE,
     SERIES,
 )
+from tidegate_billing.usage import COUNTED
 
 LEDGER = "ledger"
 Key = tuple[str, str]
@@ -29,12 +30,14 @@ Key = tuple[str, str]
 
 
 class Held(NamedTuple):
-    """What one place holds of a model's day. `amount`: atto, all currencies together."""
+    """What one place holds of a model's day. `amount`: atto, all currencies together.
+    `replica_ms`: milliseconds of replicas, all phases together."""
 
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     amount: int = 0
+    replica_ms: int = 0
 
 
 class Drift(NamedTuple):
@@ -68,7 +71,7 @@ def _drift(place: str, day: str, model: str, ledger: Held, held: Held) -> Drift:
 
 
 def _differences(ledger: Held, held: Held) -> Iterator[str]:
-    for name in ("requests", "prompt_tokens", "completion_tokens"):
+    for name in ("requests", "prompt_tokens", "completion_tokens", "replica_ms"):
         more = getattr(held, name) - getattr(ledger, name)
         if more:
             yield f"{abs(more)} {name} {'more' if more > 0 else 'fewer'} than in the ledger"
@@ -92,21 +95,22 @@ def compare(connection: Connection, first: str, last: str) -> list[Drift]:
 
 
 def _ledger(connection: Connection, first: str, last: str) -> dict[Key, Held]:
-    """The ledger's settlements by day and model, their amounts as adjusted since."""
+    """What was used by day and model, as the ledger's rows say; amounts as adjusted since."""
     # every tenant: sums of the whole platform
     columns = [EVENT.c.day, EVENT.c.model]
     sums = [
-        func.count(),
-        func.sum(EVENT.c.prompt_tokens),
-        func.sum(EVENT.c.completion_tokens),
-        func.sum(EVENT.c.amount_nano),
-        func.sum(EVENT.c.amount_atto),
+        func.sum(case((EVENT.c.kind == "settlement", 1), else_=0)),
+        *[
+            func.sum(EVENT.c[name])
+            for name in ("prompt_tokens", "completion_tokens", "amount_nano", "amount_atto")
+        ],
+        func.sum(EVENT.c.cold_start_ms + EVENT.c.serving_ms + EVENT.c.idle_tail_ms),
     ]
     events = select(*columns, *sums).where(_of_days(first, last)).group_by(*columns)
     found = {}
-    for day, model, requests, prompt, completion, nano, atto in connection.execute(events):
+    for day, model, requests, prompt, completion, nano, atto, time in connection.execute(events):
         amount = money.whole(int(nano or 0), int(atto or 0))
-        found[day, model] = Held(int(requests), int(prompt), int(completion), amount)
+        found[day, model] = Held(int(requests), int(prompt), int(completion), amount, int(time))
     same = and_(
         EVENT.c.attempt_month == ADJUSTMENT.c.attempt_month,
         EVENT.c.event_id == ADJUSTMENT.c.event_id,
@@ -131,7 +135,7 @@ def _ledger(connection: Connection, first: str, last: str) -> dict[Key, Held]:
 
 
 def _of_days(first: str, last: str) -> Any:
-    """Settlements of some days, found by their ids, which begin with the time and are indexed."""
+    """What was used on some days, found by their ids, which begin with the time and are indexed."""
     begin = _id_of(dt.date.fromisoformat(first))
     end = _id_of(dt.date.fromisoformat(last) + dt.timedelta(days=1))
     months = _months(first[:7], last[:7])
@@ -139,7 +143,7 @@ def _of_days(first: str, last: str) -> Any:
         EVENT.c.attempt_month.in_(months),
         EVENT.c.event_id >= begin,
         EVENT.c.event_id < end,
-        EVENT.c.kind == "settlement",
+        EVENT.c.kind.in_(COUNTED),
     )
 
 
@@ -171,6 +175,7 @@ def _rollup(
             *("amount_nano", "amount_atto"),
         )
     ]
+    sums.append(func.sum(table.c.cold_start_ms + table.c.serving_ms + table.c.idle_tail_ms))
     rows = connection.execute(
         select(day.label("day"), SERIES.c.model, *sums)
         .join_from(table, SERIES, SERIES.c.id == table.c.series)
@@ -178,8 +183,9 @@ def _rollup(
         .group_by("day", SERIES.c.model)
     )
     found = {}
-    for number, model, requests, prompt, completion, nano, atto in rows:
-        held = Held(int(requests), int(prompt), int(completion), money.whole(int(nano), int(atto)))
+    for number, model, requests, prompt, completion, nano, atto, time in rows:
+        amount = money.whole(int(nano), int(atto))
+        held = Held(int(requests), int(prompt), int(completion), amount, int(time))
         if held != Held():
             found[(EPOCH + dt.timedelta(days=int(number))).isoformat(), model] = held
     return found

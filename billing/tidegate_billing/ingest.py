@@ -20,7 +20,7 @@ from tidegate_billing.links import UsageBatch
 from tidegate_billing.prepaid import purses
 from tidegate_billing.tables import EVENT, JOURNAL, PARKED, REFUSED
 from tidegate_billing.tariff import Tariffs
-from tidegate_billing.usage import Usage, attempt_time, day_of, digest, problem
+from tidegate_billing.usage import COUNTED, Usage, attempt_time, day_of, digest, problem
 
 DERIVED = ("attempt_month", "event_id", "digest", "day")
 COLUMNS = (*FIELDS, *DERIVED, *Rating._fields)
@@ -94,7 +94,7 @@ class Memory:
 
 
 @dataclass
-class _Sorted:
+class Sorted:
     """One batch, sorted by what becomes of its events."""
 
     fresh: list[Prepared] = field(default_factory=list)
@@ -106,18 +106,8 @@ class _Sorted:
 def ingest(
     connection: Connection, deliveries: Sequence[Delivery], memory: Memory, now: int
 ) -> list[Outcome]:
-    """Keep batches, all or none; what became of each."""
-    batches = _sort(connection, deliveries)
-    fresh = [new for one in batches for new in one.fresh]
-    ratings = rating.rate(connection, [(new.event, new.at) for new in fresh], memory.tariffs)
-    _keep(connection, fresh, ratings, memory, now)
-    _burn(connection, fresh, ratings, now)
-    _set_aside(connection, deliveries, batches, now)
-    parked = {
-        new.event_id
-        for new, cost in zip(fresh, ratings, strict=True)
-        if new.event.billed and cost is None
-    }
+    """Keep batches of routers' journals, all or none; what became of each."""
+    batches, parked = enter(connection, deliveries, memory, now)
     outcomes = []
     for delivery, one in zip(deliveries, batches, strict=True):
         acked, gap = _mark(connection, delivery)
@@ -135,7 +125,27 @@ def ingest(
     return outcomes
 
 
-def _sort(connection: Connection, deliveries: Sequence[Delivery]) -> list[_Sorted]:
+def enter(
+    connection: Connection, deliveries: Sequence[Delivery], memory: Memory, now: int
+) -> tuple[list[Sorted], set[str]]:
+    """Keep events wherever they come from; each batch sorted, and the ids of those parked."""
+    batches = _sort(connection, deliveries)
+    fresh = [new for one in batches for new in one.fresh]
+    ratings = rating.rate(connection, [(new.event, new.at) for new in fresh], memory.tariffs)
+    _keep(connection, fresh, ratings, memory, now)
+    _burn(connection, fresh, ratings, now)
+    _set_aside(connection, deliveries, batches, now)
+    pairs = zip(fresh, ratings, strict=True)
+    return batches, {new.event_id for new, cost in pairs if _waits(new.event, cost)}
+
+
+def _waits(event: Usage, cost: Rating | None) -> bool:
+    """Whether an event is kept back until it has a price. A replica's time never is: it is on top
+    of what is sold, and where nobody prices it, it is not for sale."""
+    return event.billed and cost is None and event.kind == "settlement"
+
+
+def _sort(connection: Connection, deliveries: Sequence[Delivery]) -> list[Sorted]:
     months = {new.month for delivery in deliveries for new in delivery.good}
     gone = months & retention.retired(connection)
     ids = [new.event_id for delivery in deliveries for new in delivery.good]
@@ -143,9 +153,9 @@ def _sort(connection: Connection, deliveries: Sequence[Delivery]) -> list[_Sorte
     return [_sort_one(delivery, gone, known) for delivery in deliveries]
 
 
-def _sort_one(delivery: Delivery, gone: set[str], known: dict[str, str]) -> _Sorted:
+def _sort_one(delivery: Delivery, gone: set[str], known: dict[str, str]) -> Sorted:
     """`known`: the digests of what is kept; what is new is added."""
-    one = _Sorted(malformed=[*delivery.malformed])
+    one = Sorted(malformed=[*delivery.malformed])
     for new in delivery.good:
         kept = known.get(new.event_id)
         if new.month in gone:
@@ -177,9 +187,9 @@ def _keep(
     for (event, at, month, day, event_id, content), cost in zip(fresh, ratings, strict=True):
         values = msgspec.structs.astuple(event)
         rows.append((*values, month, event_id, content, day, *(cost or _UNRATED)))
-        if event.kind == "settlement":
+        if event.kind in COUNTED:
             rollup.add(totals, event, at, cost)
-        if event.billed and cost is None:
+        if _waits(event, cost):
             parked.append((month, event_id, event.tenant, event.deployment))
     bulk.insert_rows(connection, EVENT, COLUMNS, rows)
     names = ("attempt_month", "event_id", "tenant", "deployment")
@@ -206,7 +216,7 @@ def _burn(
 
 
 def _set_aside(
-    connection: Connection, deliveries: Sequence[Delivery], batches: Sequence[_Sorted], now: int
+    connection: Connection, deliveries: Sequence[Delivery], batches: Sequence[Sorted], now: int
 ) -> None:
     """Keep what is refused, once, for whoever has to find out."""
     for delivery, one in zip(deliveries, batches, strict=True):

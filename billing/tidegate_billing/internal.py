@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from tidegate_billing import adjust, counters, inquiry, pricebook
+from tidegate_billing import adjust, counters, inquiry, pricebook, replicas
 from tidegate_billing.ingest import Outcome, prepare
 from tidegate_billing.links import (
     EngineCounters,
@@ -34,6 +34,7 @@ def routes(service: Service) -> list[Route]:
         Route("/internal/models", guarded(token, links.models), methods=["PUT"]),
         Route("/internal/counters", guarded(token, links.counters), methods=["POST"]),
         *inquiry.routes(service),
+        *replicas.routes(service),
     ]
 
 

@@ -6,6 +6,7 @@ router <- billing   GET  /internal/snapshot    NDJSON: one SnapshotLine, then on
 router -> billing   POST /internal/snapshot/ack SnapshotAck (how far a router has got)
 operator -> billing PUT  /internal/models      ModelPricing list -> PricedModel list
 operator -> billing POST /internal/counters    EngineCounters list
+operator -> billing POST /internal/replicas    ReplicaTime list -> ReplicaCounted list
 billing -> operator GET  /internal/counters    EngineCounters list, read from live engines now
 operator -> billing GET  /internal/managed     Managed list: what resources hold
 operator -> billing PUT, DELETE /internal/price-books/{name}   a book's document -> WrittenBook
@@ -141,6 +142,32 @@ class EngineCounters(msgspec.Struct, frozen=True, kw_only=True):
     verified: bool = True
     in_flight: int = 0
     attempts: dict[str, int] = {}
+
+
+class ReplicaTime(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of one replica's life, from `begin` to before `end`, and how long it was in which
+    phase; together that is all of it. Everything is in milliseconds, times since the epoch.
+
+    `epoch`: as of EngineCounters. `owner`: the tenant whose the deployment was."""
+
+    deployment: str
+    epoch: str
+    model: str
+    owner: str
+    begin: int
+    end: int
+    cold_start: int = 0
+    serving: int = 0
+    idle_tail: int = 0
+
+
+class ReplicaCounted(msgspec.Struct, frozen=True, kw_only=True):
+    """A replica's life is in the ledger up to `until` (milliseconds): nothing that begins before
+    is taken any more."""
+
+    deployment: str
+    epoch: str
+    until: int
 
 
 class Managed(msgspec.Struct, frozen=True):

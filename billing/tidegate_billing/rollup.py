@@ -21,6 +21,7 @@ from tidegate_billing.entry import (
     first_rating,
     rating_after,
     rating_before,
+    requests,
     usage_of,
 )
 from tidegate_billing.tables import (
@@ -34,7 +35,7 @@ from tidegate_billing.tables import (
     SHEET,
     SUMS,
 )
-from tidegate_billing.usage import Usage, attempt_time
+from tidegate_billing.usage import COUNTED, Usage, attempt_time
 
 DAY_MINUTES = 1440
 WIDTHS = ((ROLLUP_MINUTE, 1), (ROLLUP_HOUR, 60), (ROLLUP_DAY, DAY_MINUTES))
@@ -69,7 +70,7 @@ Numbers = dict[SeriesKey, int]
 
 
 def add(totals: Totals, event: Usage, at: int, rating: Rating | None, sign: int = 1) -> None:
-    """Add a settlement of `at` (milliseconds) to its minute; with a sign of -1, take it off."""
+    """Add what was used at `at` (milliseconds) to its minute; with a sign of -1, take it off."""
     if rating is None:
         version, currency, cached, reasoning, nano, atto = 0, "", 0, 0, 0, 0
     else:
@@ -87,13 +88,16 @@ def add(totals: Totals, event: Usage, at: int, rating: Rating | None, sign: int 
         currency,
     )
     sums = (
-        1,
+        requests(event),
         event.prompt_tokens,
         event.cached_tokens,
         event.completion_tokens,
         event.reasoning_tokens,
         event.audio_ms,
         event.images,
+        event.cold_start_ms,
+        event.serving_ms,
+        event.idle_tail_ms,
         cached,
         reasoning,
         nano,
@@ -172,7 +176,7 @@ def rebuild(connection: Connection) -> int:
     totals: Totals = {}
     entries = 0
     # every tenant: a projection is rebuilt as a whole
-    events = select(EVENT).where(EVENT.c.kind == "settlement")
+    events = select(EVENT).where(EVENT.c.kind.in_(COUNTED))
     for rows in connection.execute(events, execution_options=STREAM).partitions():
         entries += len(rows)
         for row in rows:

@@ -185,6 +185,9 @@ class Event(SQLModel, table=True):
     service_tier: str
     audio_ms: int = Field(sa_column=_count())
     images: int = Field(sa_column=_count())
+    cold_start_ms: int = Field(sa_column=_count())
+    serving_ms: int = Field(sa_column=_count())
+    idle_tail_ms: int = Field(sa_column=_count())
     rated_version: int | None = Field(default=None, sa_column=_maybe())
     cached_billed: int | None = Field(default=None, sa_column=_maybe())
     reasoning_billed: int | None = Field(default=None, sa_column=_maybe())
@@ -295,6 +298,9 @@ SUMS = (
     "reasoning_tokens",
     "audio_ms",
     "images",
+    "cold_start_ms",
+    "serving_ms",
+    "idle_tail_ms",
     "cached_billed",
     "reasoning_billed",
     "amount_nano",
@@ -326,6 +332,15 @@ class Journal(SQLModel, table=True):
     gaps: int = Field(sa_column=_count())
 
 
+class ReplicaLife(SQLModel, table=True):
+    """How far a replica's life is in the ledger: `until`, in milliseconds (`replicas`)."""
+
+    __tablename__ = "replica_life"
+    deployment: str = Field(primary_key=True)
+    epoch: str = Field(primary_key=True)
+    until: int = Field(sa_column=_count())
+
+
 class Counters(SQLModel, table=True):
     """An engine epoch's token counters; `attempts` is JSON, tokens by attempt id."""
 
@@ -351,6 +366,7 @@ COUNTER = METADATA.tables["counter"]
 EVENT = METADATA.tables["event"]
 JOURNAL = METADATA.tables["journal"]
 COUNTERS = METADATA.tables["counters"]
+REPLICA_LIFE = METADATA.tables["replica_life"]
 PARKED = METADATA.tables["parked"]
 ADJUSTMENT = METADATA.tables["adjustment"]
 REFUSED = METADATA.tables["refused"]

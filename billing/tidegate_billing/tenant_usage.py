@@ -141,7 +141,7 @@ def _itemized(
     found = []
     for start, row in rows:
         rate, model = rates[row.rated_version].rate, row.model
-        for item in line_items.split(model, rate, ledger.metered(row), _cost(row)):
+        for item in line_items.split(model, rate, ledger.metered(row, rate), _cost(row)):
             if wanted is None or item.name in wanted:
                 group = {**_named(question, row), "line_item": item.name}
                 found.append(Cost(start, group, row.currency, *item[1:]))
