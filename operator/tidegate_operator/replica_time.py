@@ -8,10 +8,10 @@ are in flight, and between two of them where no more than GAP_MS is between. All
 tail*: a silence that turns out longer than that belongs to the tail from the last request's end on.
 
 Operators see a replica in moments, about one a second. What is between two of them was serving if
-it was in use at one of its ends. That holds for a long time that nobody watched as well, because a
-new operator knows no more of it. Whether a silence is short is known GAP_MS later, so what is
-*settled* lags behind, and only that is told. Of a start that has not been answered nothing is: a
-start that fails is nobody's.
+it was in use at one of its ends, or a request came meanwhile. That holds for a long time that
+nobody watched as well, because a new operator knows no more of it. Whether a silence is short is
+known GAP_MS later, so what is *settled* lags behind, and only that is told. Of a start that has
+not been answered nothing is: a start that fails is nobody's.
 
 A stretch ends with its minute, or with the life. Where a life was cut never matters: phases are
 lengths of time, and lengths add up.
@@ -80,11 +80,11 @@ def answered(life: Life, at: int) -> Life:
     return replace(life, answered=at, seen=at, spans=(Span(at, at),))
 
 
-def watched(life: Life, now: int, *, busy: bool) -> Life:
-    """Somebody looks: is it in use?"""
+def watched(life: Life, now: int, *, busy: bool, came: bool = False) -> Life:
+    """Somebody looks: is it in use? `came`: it was since the last look, and may be no more."""
     if life.ended or now <= life.seen:
         return life
-    if life.answered and (busy or life.busy):
+    if life.answered and (busy or came or life.busy):
         life = replace(life, spans=_used(life.spans, Span(life.seen, now)))
     return counted(replace(life, seen=now, busy=busy and bool(life.answered)), now - LONGEST_MS)
 
@@ -189,9 +189,9 @@ class Lives:
         """A replica answered for the first time."""
         self._put(epoch, lambda life: answered(life, _ms(at)))
 
-    def watched(self, epoch: str, now: float, *, busy: bool) -> None:
+    def watched(self, epoch: str, now: float, *, busy: bool, came: bool = False) -> None:
         """A replica was looked at."""
-        self._put(epoch, lambda life: watched(life, _ms(now), busy=busy))
+        self._put(epoch, lambda life: watched(life, _ms(now), busy=busy, came=came))
 
     def ended(self, epoch: str, at: float) -> None:
         """A replica is gone."""

@@ -84,6 +84,13 @@ def test_stretches_end_with_their_minute_or_the_life() -> None:
     assert len(time.cut(life, 2)) == 2
 
 
+def test_a_request_that_came_and_went_between_two_looks_counts_up_to_the_second() -> None:
+    life = time.answered(time.started(START, START), START + 1_000)
+    life = time.watched(life, START + 2_000, busy=False, came=True)
+    life = time.watched(life, START + 3_000, busy=False)
+    assert total(time.ended(life, START + 4_000)) == (1_000, 1_000, 2_000)
+
+
 def test_a_silence_is_told_when_it_is_known_to_be_long() -> None:
     life = time.answered(time.started(START, START), START)
     life = time.watched(life, START + 55_000, busy=True)

@@ -10,7 +10,13 @@ from collections.abc import Sequence
 import httpx
 import msgspec
 
-from tidegate_billing.links import EngineCounters, ModelPricing, PricedModel
+from tidegate_billing.links import (
+    EngineCounters,
+    ModelPricing,
+    PricedModel,
+    ReplicaCounted,
+    ReplicaTime,
+)
 
 _FIRST_RETRY = 0.1
 _LAST_RETRY = 5.0
@@ -46,6 +52,16 @@ class Billing:
         Raises BillingError where it refused them.
         """
         await self._until_answered("POST", "/internal/counters", msgspec.json.encode(counters))
+
+    async def live(self, stretches: Sequence[ReplicaTime]) -> list[ReplicaCounted]:
+        """Tells stretches of replicas' lives; how far each is counted. Retries until billing has
+        answered.
+
+        Raises BillingError where it refused them.
+        """
+        body = msgspec.json.encode(stretches)
+        answer = await self._until_answered("POST", "/internal/replicas", body)
+        return msgspec.json.decode(answer, type=list[ReplicaCounted])
 
     async def make_key(self, tenant: str, name: str) -> str:
         """A new key of the tenant's project `default`.
