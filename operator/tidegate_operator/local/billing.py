@@ -17,6 +17,7 @@ from tidegate_billing.links import (
     ReplicaCounted,
     ReplicaTime,
 )
+from tidegate_operator.replica_time import Lives
 
 _FIRST_RETRY = 0.1
 _LAST_RETRY = 5.0
@@ -53,15 +54,17 @@ class Billing:
         """
         await self._until_answered("POST", "/internal/counters", msgspec.json.encode(counters))
 
-    async def live(self, stretches: Sequence[ReplicaTime]) -> list[ReplicaCounted]:
-        """Tells stretches of replicas' lives; how far each is counted. Retries until billing has
-        answered.
+    async def settle(self, lives: Lives) -> None:
+        """Tells all that is due of replicas' lives; each call retries until billing has answered.
 
         Raises BillingError where it refused them.
         """
-        body = msgspec.json.encode(stretches)
-        answer = await self._until_answered("POST", "/internal/replicas", body)
-        return msgspec.json.decode(answer, type=list[ReplicaCounted])
+        told: list[ReplicaTime] = []
+        while (due := lives.due()) and due != told:
+            body = msgspec.json.encode(due)
+            answer = await self._until_answered("POST", "/internal/replicas", body)
+            lives.told(msgspec.json.decode(answer, type=list[ReplicaCounted]))
+            told = due
 
     async def make_key(self, tenant: str, name: str) -> str:
         """A new key of the tenant's project `default`.

@@ -12,7 +12,6 @@ from typing import Final
 
 import msgspec
 
-from tidegate_billing.links import ReplicaTime
 from tidegate_operator.local.billing import Billing, BillingError
 from tidegate_operator.local.datadir import write_private
 from tidegate_operator.replica_time import Kept, Lives
@@ -46,14 +45,10 @@ class Diary:
 
     async def tell(self) -> None:
         """Tells billing all that is due; repeated until it has answered."""
-        told: list[ReplicaTime] = []
-        while (due := self.lives.due()) and due != told:
-            try:
-                self.lives.told(await self._billing.live(due))
-            except BillingError as error:
-                self._failed(f"replicas' time: {error}")
-                return
-            told = due
+        try:
+            await self._billing.settle(self.lives)
+        except BillingError as error:
+            self._failed(f"replicas' time: {error}")
 
     async def _writing(self) -> None:
         while True:
