@@ -2,7 +2,7 @@
 
 Engines' counters against the ledger are `reconcile`'s affair, by epoch. Here the ledger's own
 entries of some days are added up anew, straight from their rows, and compared with the rollups
-of each width. A difference is told with its place: which two of them part, for which model and
+of each width, and with what routers' journals say they have written. A difference is told with its place: which two of them part, for which model and
 day, and in which direction. Nothing is mended here; `tidegate billing rebuild` does that.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Table, and_, case, func, select
 
-from tidegate_billing import money, retention
+from tidegate_billing import money, retention, written
 from tidegate_billing.rollup import DAY_MINUTES, EPOCH, WIDTHS
 from tidegate_billing.tables import (
     ADJUSTMENT,
@@ -25,6 +25,7 @@ from tidegate_billing.tables import (
 from tidegate_billing.usage import COUNTED
 
 LEDGER = "ledger"
+JOURNALS = "journals"
 Key = tuple[str, str]
 """A day (`YYYY-MM-DD`) and a model."""
 
@@ -81,7 +82,7 @@ def _differences(ledger: Held, held: Held) -> Iterator[str]:
 
 
 def compare(connection: Connection, first: str, last: str) -> list[Drift]:
-    """The rollups of days `first` to `last`, both included, against the ledger's rows."""
+    """Rollups and journals of days `first` to `last`, both included, against the ledger's rows."""
     gone = retention.retired(connection)
     places = {
         str(table.name): {
@@ -91,7 +92,47 @@ def compare(connection: Connection, first: str, last: str) -> list[Drift]:
         }
         for table, width in WIDTHS
     }
-    return drifts(_ledger(connection, first, last), places)
+    ledger = _ledger(connection, first, last)
+    return [*drifts(ledger, places), *_journals(connection, first, last, ledger, places, gone)]
+
+
+def _journals(
+    connection: Connection,
+    first: str,
+    last: str,
+    ledger: Mapping[Key, Held],
+    places: Mapping[str, Mapping[Key, Held]],
+    gone: set[str],
+) -> Iterator[Drift]:
+    """Where journals and the ledger part. What is on its way is no difference, nor is what was
+    refused; and more in the ledger than was written is one only where every journal counts."""
+    sums = written.sums(connection, first, last)
+    refused = written.refused(connection, *_ids(first, last))
+    kept = places[str(ROLLUP_DAY.name)]
+    for key in sorted({*sums.by_key, *ledger}):
+        day, model = key
+        if day[:7] in gone or key in sums.on_their_way:
+            continue
+        has = ledger.get(key, Held())
+        told = [a - b for a, b in zip(sums.get(key), refused.get(key, (0, 0, 0)), strict=True)]
+        wrote = Held(told[0], told[1], told[2], has.amount, has.replica_ms)
+        if wrote == has or (wrote.requests <= has.requests and not sums.complete(day)):
+            continue
+        found = _drift(JOURNALS, day, model, has, wrote)
+        yield found._replace(says=f"{found.says}; {_where(wrote, has, kept.get(key, Held()))}")
+
+
+def _where(wrote: Held, has: Held, summed: Held) -> str:
+    """Where it arose: an event is in the rollups from the moment that it is in the ledger."""
+    if wrote.requests > has.requests:
+        if summed.requests >= wrote.requests:
+            return "the rollups have it, so the ledger has lost rows that it had"
+        return (
+            "the rollups do not have it either, so it was lost between the journals and the ledger"
+        )
+    if wrote.requests < has.requests:
+        return "no journal has written it"
+    return "the same requests with other tokens: a record or a row was changed"
 
 
 def _ledger(connection: Connection, first: str, last: str) -> dict[Key, Held]:
@@ -136,8 +177,7 @@ def _ledger(connection: Connection, first: str, last: str) -> dict[Key, Held]:
 
 def _of_days(first: str, last: str) -> Any:
     """What was used on some days, found by their ids, which begin with the time and are indexed."""
-    begin = _id_of(dt.date.fromisoformat(first))
-    end = _id_of(dt.date.fromisoformat(last) + dt.timedelta(days=1))
+    begin, end = _ids(first, last)
     months = _months(first[:7], last[:7])
     return and_(
         EVENT.c.attempt_month.in_(months),
@@ -145,6 +185,12 @@ def _of_days(first: str, last: str) -> Any:
         EVENT.c.event_id < end,
         EVENT.c.kind.in_(COUNTED),
     )
+
+
+def _ids(first: str, last: str) -> tuple[str, str]:
+    """What ids of some days are not below, and what they are below."""
+    end = dt.date.fromisoformat(last) + dt.timedelta(days=1)
+    return _id_of(dt.date.fromisoformat(first)), _id_of(end)
 
 
 def _id_of(day: dt.date) -> str:
@@ -194,6 +240,7 @@ def _rollup(
 def by_place(found: Iterable[Drift]) -> dict[str, int]:
     """Tokens (or, where only money or requests differ, 1) by which each place is off."""
     totals = {str(table.name): 0 for table in (ROLLUP_MINUTE, ROLLUP_HOUR, ROLLUP_DAY)}
+    totals[JOURNALS] = 0
     for one in found:
         totals[one.place] = totals.get(one.place, 0) + max(1, abs(one.tokens))
     return totals

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import msgspec
 from sqlalchemy import Connection, insert, select, update
 
-from tidegate_billing import bulk, partitions, rating, retention, rollup
+from tidegate_billing import bulk, partitions, rating, retention, rollup, written
 from tidegate_billing.entry import FIELDS, Rating
-from tidegate_billing.links import UsageBatch
+from tidegate_billing.links import UsageBatch, Written
 from tidegate_billing.prepaid import purses
 from tidegate_billing.tables import EVENT, JOURNAL, PARKED, REFUSED
 from tidegate_billing.tariff import Tariffs
@@ -50,11 +50,14 @@ class Delivery(NamedTuple):
     unshipped: int
     good: list[Prepared]
     malformed: list[tuple[Usage, str]]
+    written: Sequence[Written] = ()
+    counted_from: str | None = None
 
 
 def prepare(batch: UsageBatch, unshipped: int = 0) -> Delivery:
     """Sort a batch's events into those that can be kept and those that can't."""
-    delivery = Delivery(batch.journal, batch.first, batch.last, unshipped, [], [])
+    told = (batch.written, batch.counted_from)
+    delivery = Delivery(batch.journal, batch.first, batch.last, unshipped, [], [], *told)
     for event in batch.events:
         wrong = problem(event)
         if wrong is None:
@@ -111,6 +114,7 @@ def ingest(
     outcomes = []
     for delivery, one in zip(deliveries, batches, strict=True):
         acked, gap = _mark(connection, delivery)
+        written.keep(connection, delivery.journal, delivery.written, delivery.counted_from)
         outcomes.append(
             Outcome(
                 acked=acked,

@@ -25,14 +25,31 @@ from tidegate_billing.usage import Usage
 from tidegate_billing.who.scopes import Limits
 
 
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """All settlements that a journal has ever written of a model's day, and what was in them.
+    `upto`: the number of the last one."""
+
+    day: str
+    model: str
+    settlements: int
+    prompt_tokens: int
+    completion_tokens: int
+    upto: int
+
+
 class UsageBatch(msgspec.Struct, frozen=True, kw_only=True):
     """Records `first`..`last` of one journal, in order. Records a router need not tell
-    (an attempt whose settlement is in the same batch) are left out of `events`."""
+    (an attempt whose settlement is in the same batch) are left out of `events`.
+
+    `written`: what has changed of the journal's own sums; `counted_from`: the first day of which it
+    has any (empty: all). A router of before says neither."""
 
     journal: str
     first: int
     last: int
     events: list[Usage]
+    written: list[Written] = []
+    counted_from: str | None = None
 
 
 class UsageAck(msgspec.Struct, frozen=True, kw_only=True):

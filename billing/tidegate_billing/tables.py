@@ -324,12 +324,27 @@ def _projection(name: str, bucket: str) -> Table:
 
 
 class Journal(SQLModel, table=True):
-    """How far each router's journal is durable here."""
+    """How far each router's journal is durable here. `counted_from`: the first day (empty: any) of
+    which it tells its own sums; none: it tells none."""
 
     name: str = Field(primary_key=True)
     acked: int = Field(sa_column=_count())
     unshipped: int = Field(sa_column=_count())
     gaps: int = Field(sa_column=_count())
+    counted_from: str | None = None
+
+
+class JournalCount(SQLModel, table=True):
+    """What a router's journal says it has written of a model's day, up to its record `upto`."""
+
+    __tablename__ = "journal_count"
+    journal: str = Field(primary_key=True)
+    day: str = Field(primary_key=True)
+    model: str = Field(primary_key=True)
+    settlements: int = Field(sa_column=_count())
+    prompt_tokens: int = Field(sa_column=_count())
+    completion_tokens: int = Field(sa_column=_count())
+    upto: int = Field(sa_column=_count())
 
 
 class ReplicaLife(SQLModel, table=True):
@@ -365,6 +380,7 @@ PRICE_DOCUMENT = METADATA.tables["price_document"]
 COUNTER = METADATA.tables["counter"]
 EVENT = METADATA.tables["event"]
 JOURNAL = METADATA.tables["journal"]
+JOURNAL_COUNT = METADATA.tables["journal_count"]
 COUNTERS = METADATA.tables["counters"]
 REPLICA_LIFE = METADATA.tables["replica_life"]
 PARKED = METADATA.tables["parked"]

@@ -24,7 +24,7 @@ import httpx
 import msgspec
 import structlog
 
-from tidegate_billing.links import UsageAck
+from tidegate_billing.links import UsageAck, Written
 from tidegate_billing.usage import Usage
 from tidegate_runtime.journal import Journal, Record, Segment
 from tidegate_runtime.settlement import settlement
@@ -61,6 +61,8 @@ class _Batch(msgspec.Struct):
     first: int
     last: int
     events: list[msgspec.Raw]
+    written: list[Written]
+    counted_from: str
 
 
 class Meter:
@@ -233,11 +235,14 @@ class Meter:
         open_ones = self._untold(time.time())
         settled = [msgspec.Raw(r.payload) for r in records if not r.attempt]
         last = records[-1].number if records else self.journal.acked
+        tally = self.journal.tally
         batch = _Batch(
             journal=self.journal.id,
             first=records[0].number if records else last + 1,
             last=last,
             events=[msgspec.Raw(msgspec.json.encode(e)) for e in open_ones] + settled,
+            written=tally.changed(),
+            counted_from=tally.since,
         )
         body = msgspec.json.encode(batch)
         pause = 0.05
@@ -255,6 +260,7 @@ class Meter:
             pause = min(pause * 2, 1.0)
         for event_id in ack.conflicts:
             log.error("usage_conflict", event_id=event_id)
+        tally.told(batch.written)
         self._told.update(e.attempt_id for e in open_ones)
         self._told &= self.journal.open_attempts.keys()
         # Never further than what was sent: after a power loss billing may know more of this
@@ -270,6 +276,7 @@ class Meter:
             await asyncio.sleep(LINGER)
             self._news.clear()
             while records := self.journal.read_next(BATCH):
+                self.journal.tally.told(self.journal.tally.changed())
                 self.journal.acknowledge(records[-1].number)
 
     async def flushed(self) -> None:
