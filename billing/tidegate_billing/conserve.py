@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Table, and_, case, func, select
 
-from tidegate_billing import money, retention, written
-from tidegate_billing.rollup import DAY_MINUTES, EPOCH, WIDTHS
+from tidegate_billing import money, months, retention, written
+from tidegate_billing.months import EPOCH
+from tidegate_billing.rollup import DAY_MINUTES, WIDTHS
 from tidegate_billing.tables import (
     ADJUSTMENT,
     EVENT,
@@ -178,9 +179,8 @@ def _ledger(connection: Connection, first: str, last: str) -> dict[Key, Held]:
 def _of_days(first: str, last: str) -> Any:
     """What was used on some days, found by their ids, which begin with the time and are indexed."""
     begin, end = _ids(first, last)
-    months = _months(first[:7], last[:7])
     return and_(
-        EVENT.c.attempt_month.in_(months),
+        EVENT.c.attempt_month.in_(months.listed(first[:7], last[:7])),
         EVENT.c.event_id >= begin,
         EVENT.c.event_id < end,
         EVENT.c.kind.in_(COUNTED),
@@ -197,14 +197,6 @@ def _id_of(day: dt.date) -> str:
     """What ids of a day's first millisecond begin with."""
     text = f"{(day - EPOCH).days * 86_400_000:012x}"
     return f"{text[:8]}-{text[8:]}"
-
-
-def _months(first: str, last: str) -> list[str]:
-    months = [first]
-    while months[-1] < last:
-        year, month = map(int, months[-1].split("-"))
-        months.append(f"{year + month // 12:04d}-{month % 12 + 1:02d}")
-    return months
 
 
 def _rollup(

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, func, or_, select
 
-from tidegate_billing import adjust, money, tariff
+from tidegate_billing import adjust, money, months, tariff
+from tidegate_billing.months import EPOCH
 from tidegate_billing.rates import lines, meters
 from tidegate_billing.rates.lines import Total
 from tidegate_billing.rates.meters import Quantities
 from tidegate_billing.rates.pipeline import Rate
-from tidegate_billing.rollup import EPOCH
 from tidegate_billing.tables import EVENT, JOURNAL, PARKED, ROLLUP_DAY, SERIES
 from tidegate_billing.usage import DAY_MS, attempt_month
 
@@ -131,7 +131,7 @@ def _usage_row(chosen: list[str], row: Any) -> dict[str, object]:
 
 def totals(connection: Connection, tenant: str, month: str) -> list[Total]:
     """What a tenant's invoice for `month` (`YYYY-MM`) is made of: quantities by rate."""
-    first, last = month_days(month)
+    first, last = months.days(month)
     group = [SERIES.c.rated_version]
     sums = [func.min(SERIES.c.model).label("model"), *(_sum(name) for name in _METERED)]
     query = _billed(tenant, first, last, [*group, *sums])
@@ -174,21 +174,11 @@ def invoice(
     """A tenant's invoice for a month in one of its currencies, in the shape of the API.
 
     The committed minimum is that of the contract in force at the month's end."""
-    _, last = month_days(month)
-    end = (dt.date.fromisoformat(last) - EPOCH).days + 1
-    line = tariff.documents(connection).contracts.get(tenant)
-    contract = None if line is None else line.at(end * DAY_MS * 1000 - 1)
-    terms = None if contract is None else contract.terms
+    _, after = months.numbers(month)
+    terms = tariff.contract(connection, tenant, after * DAY_MS * 1000 - 1)
     minimum = terms.minimum if terms is not None and terms.currency == currency else 0
     bill = lines.bill(found, currency, minimum)
     return {"tenant": tenant, "period": month, **lines.as_json(bill)}
-
-
-def month_days(month: str) -> tuple[str, str]:
-    """The first and the last day of a month (`YYYY-MM`)."""
-    first = dt.date.fromisoformat(month + "-01")
-    last = (first + dt.timedelta(days=31)).replace(day=1) - dt.timedelta(days=1)
-    return first.isoformat(), last.isoformat()
 
 
 def parked(connection: Connection, tenant: str | None = None) -> int:

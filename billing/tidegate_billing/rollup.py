@@ -5,7 +5,6 @@ the entry. So a rollup is never behind, and since it holds nothing that
 the ledger does not say, it can be emptied and rebuilt from there to the same numbers.
 """
 
-import datetime as dt
 import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 from sqlalchemy import Connection, and_, delete, false, insert, not_, or_, select, update
 
-from tidegate_billing import bulk, retention
+from tidegate_billing import bulk, months, retention
 from tidegate_billing.bulk import Target
 from tidegate_billing.entry import (
     FIELDS,
@@ -43,7 +42,6 @@ WIDTHS = ((ROLLUP_MINUTE, 1), (ROLLUP_HOUR, 60), (ROLLUP_DAY, DAY_MINUTES))
 _ROLLUPS = [Target(table, ("series", "bucket"), width) for table, width in WIDTHS]
 MINUTE_MS = 60_000
 SHEET_MICROSECONDS = 86_400_000_000
-EPOCH = dt.date(1970, 1, 1)
 FLUSH = 200_000
 """Groups held in memory while rebuilding."""
 STREAM = {"yield_per": 5000}
@@ -168,9 +166,10 @@ def rebuild(connection: Connection) -> int:
     The outbox stays as it is: it says what was told, and the ledger doesn't know that. So do the
     sums of months that have left the ledger.
     """
-    gone = [_minutes(month) for month in retention.retired(connection)]
+    gone = [months.numbers(month) for month in retention.retired(connection)]
     for table, width in WIDTHS:
-        kept = [table.c.bucket.between(first // width, last // width - 1) for first, last in gone]
+        day = DAY_MINUTES // width
+        kept = [table.c.bucket.between(first * day, after * day - 1) for first, after in gone]
         connection.execute(delete(table).where(not_(or_(false(), *kept))))
     known: Numbers = {}
     totals: Totals = {}
@@ -199,13 +198,6 @@ def rebuild(connection: Connection) -> int:
             add(totals, event, at, rating_after(row))
     _flush(connection, totals, known)
     return entries
-
-
-def _minutes(month: str) -> tuple[int, int]:
-    """The first minute of a month (UTC) since the epoch, and of the one after it."""
-    first = dt.date.fromisoformat(month + "-01")
-    after = (first + dt.timedelta(days=31)).replace(day=1)
-    return (first - EPOCH).days * DAY_MINUTES, (after - EPOCH).days * DAY_MINUTES
 
 
 def _flush(connection: Connection, totals: Totals, known: Numbers) -> None:
