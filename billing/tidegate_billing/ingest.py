@@ -114,7 +114,7 @@ def ingest(
     outcomes = []
     for delivery, one in zip(deliveries, batches, strict=True):
         acked, gap = _mark(connection, delivery)
-        written.keep(connection, delivery.journal, delivery.written, delivery.counted_from)
+        written.keep(connection, delivery.journal, delivery.written)
         outcomes.append(
             Outcome(
                 acked=acked,
@@ -255,7 +255,9 @@ def _mark(connection: Connection, delivery: Delivery) -> tuple[int, int]:
     before = 0 if row is None else int(row.acked)
     gap = max(0, delivery.first - before - 1)
     acked = max(before, delivery.last)
-    values = {"acked": acked, "unshipped": delivery.unshipped}
+    values: dict[str, object] = {"acked": acked, "unshipped": delivery.unshipped}
+    if written.is_day(delivery.counted_from):
+        values["counted_from"] = delivery.counted_from
     if row is None:
         connection.execute(
             insert(JOURNAL).values(name=delivery.journal, gaps=int(gap > 0), **values)

@@ -121,7 +121,8 @@ def _filters(question: Question) -> list[Any]:
     if endpoints is not None:
         found.append(SERIES.c.endpoint.in_(sorted(endpoints)))
     elif not question.kind.money:
-        found.append(SERIES.c.endpoint.not_in(sorted(CLAIMED)))
+        # A replica's time came by no endpoint: it is money, and nobody's usage.
+        found.append(SERIES.c.endpoint.not_in(["", *sorted(CLAIMED)]))
     return found
 
 

@@ -150,7 +150,11 @@ def problem(event: Usage) -> str | None:
         return "attempt_id is of after the year 9999"
     if event.billed and event.kind not in COUNTED:
         return f"billed is set on an event of kind {event.kind}; allowed: {', '.join(COUNTED)}"
-    return None if _plainly_good(event) else _wrong_field(event)
+    if _plainly_good(event):
+        return None
+    if event.kind != "replica" and (event.cold_start_ms or event.serving_ms or event.idle_tail_ms):
+        return f"a replica's time is set on an event of kind {event.kind}; allowed: replica"
+    return _wrong_field(event)
 
 
 def _plainly_good(event: Usage) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, select, text, update
+from sqlalchemy import Connection, select, text
 
 from tidegate_billing.links import Written
 from tidegate_billing.tables import JOURNAL, JOURNAL_COUNT, REFUSED
@@ -33,19 +33,16 @@ _KEEP = text(
 )
 
 
-def keep(
-    connection: Connection, journal: str, written: Sequence[Written], counted_from: str | None
-) -> None:
+def keep(connection: Connection, journal: str, written: Sequence[Written]) -> None:
     """Keep what a journal says; sums only grow, so an older word changes nothing."""
     rows = [{"journal": journal, **msgspec.structs.asdict(one)} for one in written if _is_good(one)]
     if rows:
         connection.execute(_KEEP, rows)
-    if counted_from is not None:
-        connection.execute(
-            update(JOURNAL)
-            .where(JOURNAL.c.name == journal, JOURNAL.c.counted_from.is_distinct_from(counted_from))
-            .values(counted_from=counted_from)
-        )
+
+
+def is_day(counted_from: str | None) -> bool:
+    """Whether a journal says from which day it counts (empty: from its first record on)."""
+    return counted_from == "" or bool(counted_from and _DAY.fullmatch(counted_from))
 
 
 def _is_good(one: Written) -> bool:

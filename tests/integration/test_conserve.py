@@ -278,7 +278,9 @@ def test_sums_never_go_back_and_what_is_no_sum_keeps_nothing_out(ledger: Ledger)
         Written(day="2026-12-01", model="a", settlements=-1, prompt_tokens=0, completion_tokens=0, upto=9),
         Written(day="2026-12-01", model="a", settlements=2**60, prompt_tokens=0, completion_tokens=0, upto=9),
     ]  # fmt: skip
-    batch = UsageBatch(journal="j", first=4, last=4, events=[settlement(7)], written=nonsense)
+    batch = UsageBatch(
+        journal="j", first=4, last=4, events=[settlement(7)], written=nonsense, counted_from="\0"
+    )
     (outcome,) = ledger(ingest.ingest, [prepare(batch)], Memory(), NOW)
     assert outcome.added == 1
     assert "1 requests fewer" in compare(ledger)[0].says

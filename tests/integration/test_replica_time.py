@@ -5,6 +5,7 @@ import itertools
 import random
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import text
 
@@ -124,7 +125,14 @@ def test_a_life_costs_its_owner_what_the_policy_says(
     (result,) = page["data"][0]["results"]
     assert result["line_item"] == "m, replica_seconds"
     assert result["amount"]["value"] == pytest.approx(float(exact(priced)))
+    page = priced.read(lambda c: tenant_usage.answer(c, "acme", _asked("completions")))
+    assert page["data"][0]["results"] == []
     assert settled(priced)
+
+
+def _asked(name: str) -> tenant_query.Question:
+    kind = tenant_query.KINDS[tenant_query.USAGE_PATH + name]
+    return tenant_query.read(kind, "acme", f"start_time={START // 1000}&limit=1", START // 1000 + 9)
 
 
 def _kind() -> tenant_query.Kind:
@@ -251,6 +259,8 @@ def test_what_is_no_stretch_is_named() -> None:
 def test_events_of_other_kinds_have_no_phases_and_ids_tell_the_time() -> None:
     made = replicas.event(LIFE[0])
     assert problem(made) is None
+    other = msgspec.structs.replace(made, kind="settlement")
+    assert "a replica's time is set on an event of kind settlement" in (problem(other) or "")
     assert attempt_time(made.attempt_id) == START
     assert made == replicas.event(LIFE[0])
     ids = {
