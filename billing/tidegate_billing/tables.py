@@ -338,6 +338,7 @@ class JournalCount(SQLModel, table=True):
     """What a router's journal says it has written of a model's day, up to its record `upto`."""
 
     __tablename__ = "journal_count"
+    __table_args__ = (Index("ix_journal_count_day", "day"),)
     journal: str = Field(primary_key=True)
     day: str = Field(primary_key=True)
     model: str = Field(primary_key=True)

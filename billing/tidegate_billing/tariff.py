@@ -341,6 +341,8 @@ def tariffs(connection: Connection, wanted: Iterable[tuple[int, str]]) -> dict[i
 
 
 def _by_number(connection: Connection, numbers: set[int]) -> dict[int, Book | Contract | None]:
+    if not numbers:
+        return {}
     # every tenant: a rate is made again from the documents that its number names
     rows = connection.execute(
         select(PRICE_DOCUMENT).where(PRICE_DOCUMENT.c.number.in_(sorted(numbers)))

@@ -152,6 +152,19 @@ def test_min_replicas_are_never_idle(cluster: Cluster) -> None:
     assert cluster.sums() == (9_000, 81_000, 0)
 
 
+def test_a_replica_on_its_way_out_is_kept_by_nobody(cluster: Cluster) -> None:
+    for floor in (0, 1):
+        made = Cluster()
+        made.model.policy = Policy(min_replicas=floor)
+        made.look(10, pod(answer=9))
+        made.model.draining["a"] = T0 + 10
+        for second in range(11, 60):
+            made.look(second, pod(answer=9))
+        made.look(60)
+        cold, serving, idle = made.sums()
+        assert (cold, serving <= 2_000, serving + idle) == (9_000, True, 51_000)
+
+
 def test_a_silent_router_is_not_taken_for_idleness(cluster: Cluster) -> None:
     cluster.look(10, pod(answer=9), busy=1)
     cluster.living.look(cluster.picture, T0 + 30)  # nothing was heard for 20 s

@@ -103,9 +103,11 @@ class Living:
         asked = self._asked.get(model.deployment, 0.0)
         came = asked > self._looked.get(model.deployment, 0.0)
         self._looked[model.deployment] = asked
-        kept = len(model.staying()) <= model.policy.min_replicas
+        staying = {epoch(model.pods[uid]) for uid in model.staying()}
+        kept = staying if len(staying) <= model.policy.min_replicas else set()
         for one in loads:
-            self.lives.watched(one.id, now, busy=kept or bool(one.in_flight), came=came)
+            used = bool(one.in_flight) or one.id in kept
+            self.lives.watched(one.id, now, busy=used, came=came)
 
     def _meet(self, deployment: str, key: str, pod: Object, now: float) -> None:
         named = self._named.get(key)

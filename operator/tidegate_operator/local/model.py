@@ -190,9 +190,11 @@ class Model:
         if not any(run.answered_at for run in self.runs.values()) or self.total.in_flight is None:
             return
         came, self._looked = self._asked > self._looked, self._asked
-        kept = len(self.active()) <= self.plan.policy.min_replicas
+        staying = {run.id for run in self.active()}
+        kept = staying if len(staying) <= self.plan.policy.min_replicas else set()
         for one in busy(self.runs, self.site.picture.lines(now)):
-            self.site.lives.watched(one.id, now, busy=kept or bool(one.in_flight), came=came)
+            used = bool(one.in_flight) or one.id in kept
+            self.site.lives.watched(one.id, now, busy=used, came=came)
 
     # What happens to a start
 

@@ -24,6 +24,7 @@ def upgrade() -> None:
         *[sa.Column(name, sa.BigInteger(), nullable=False) for name in SUMS],
         sa.PrimaryKeyConstraint("journal", "day", "model"),
     )
+    op.create_index("ix_journal_count_day", "journal_count", ["day"])
 
 
 def downgrade() -> None:
