@@ -17,7 +17,7 @@ from tidegate_billing.prepaid import purses
 from tidegate_billing.rating import Counts
 from tidegate_billing.tables import ADJUSTMENT, EVENT, PARKED
 from tidegate_billing.tariff import Tariffs
-from tidegate_billing.usage import attempt_time
+from tidegate_billing.usage import COUNTED, attempt_time
 
 RELEASED = "released"
 _COLUMNS = (
@@ -110,7 +110,7 @@ def rerate(connection: Connection, scope: Scope, why: Why, now: int) -> int:
             .where(
                 EVENT.c.id > last,
                 EVENT.c.attempt_month.between(scope.first, scope.last),
-                EVENT.c.kind == "settlement",
+                EVENT.c.kind.in_(COUNTED),
                 EVENT.c.billed,
             )
             .order_by(EVENT.c.id)

@@ -40,7 +40,7 @@ from tidegate_billing.who import (
 )
 from tidegate_billing.who import log as audit_log
 
-KINDS = ("settlement", "attempt", "orphan")
+KINDS = ("settlement", "attempt", "orphan", "replica")
 
 
 def build(service: Service) -> Starlette:

@@ -2,7 +2,7 @@
 
 Engines' counters against the ledger are `reconcile`'s affair, by epoch. Here the ledger's own
 entries of some days are added up anew, straight from their rows, and compared with the rollups
-of each width. A difference is told with its place: which two of them part, for which model and
+of each width, and with what routers' journals say they have written. A difference is told with its place: which two of them part, for which model and
 day, and in which direction. Nothing is mended here; `tidegate billing rebuild` does that.
 """
 
@@ -10,10 +10,11 @@ import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Table, and_, func, select
+from sqlalchemy import Connection, Table, and_, case, func, select
 
-from tidegate_billing import money, retention
-from tidegate_billing.rollup import DAY_MINUTES, EPOCH, WIDTHS
+from tidegate_billing import money, months, retention, written
+from tidegate_billing.months import EPOCH
+from tidegate_billing.rollup import DAY_MINUTES, WIDTHS
 from tidegate_billing.tables import (
     ADJUSTMENT,
     EVENT,
@@ -22,19 +23,23 @@ from tidegate_billing.tables import (
     ROLLUP_MINUTE,
     SERIES,
 )
+from tidegate_billing.usage import COUNTED
 
 LEDGER = "ledger"
+JOURNALS = "journals"
 Key = tuple[str, str]
 """A day (`YYYY-MM-DD`) and a model."""
 
 
 class Held(NamedTuple):
-    """What one place holds of a model's day. `amount`: atto, all currencies together."""
+    """What one place holds of a model's day. `amount`: atto, all currencies together.
+    `replica_ms`: milliseconds of replicas, all phases together."""
 
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     amount: int = 0
+    replica_ms: int = 0
 
 
 class Drift(NamedTuple):
@@ -68,7 +73,7 @@ def _drift(place: str, day: str, model: str, ledger: Held, held: Held) -> Drift:
 
 
 def _differences(ledger: Held, held: Held) -> Iterator[str]:
-    for name in ("requests", "prompt_tokens", "completion_tokens"):
+    for name in ("requests", "prompt_tokens", "completion_tokens", "replica_ms"):
         more = getattr(held, name) - getattr(ledger, name)
         if more:
             yield f"{abs(more)} {name} {'more' if more > 0 else 'fewer'} than in the ledger"
@@ -78,7 +83,7 @@ def _differences(ledger: Held, held: Held) -> Iterator[str]:
 
 
 def compare(connection: Connection, first: str, last: str) -> list[Drift]:
-    """The rollups of days `first` to `last`, both included, against the ledger's rows."""
+    """Rollups and journals of days `first` to `last`, both included, against the ledger's rows."""
     gone = retention.retired(connection)
     places = {
         str(table.name): {
@@ -88,25 +93,66 @@ def compare(connection: Connection, first: str, last: str) -> list[Drift]:
         }
         for table, width in WIDTHS
     }
-    return drifts(_ledger(connection, first, last), places)
+    ledger = _ledger(connection, first, last)
+    return [*drifts(ledger, places), *_journals(connection, first, last, ledger, places, gone)]
+
+
+def _journals(
+    connection: Connection,
+    first: str,
+    last: str,
+    ledger: Mapping[Key, Held],
+    places: Mapping[str, Mapping[Key, Held]],
+    gone: set[str],
+) -> Iterator[Drift]:
+    """Where journals and the ledger part. What is on its way is no difference, nor is what was
+    refused; and more in the ledger than was written is one only where every journal counts."""
+    sums = written.sums(connection, first, last)
+    refused = written.refused(connection, *_ids(first, last))
+    kept = places[str(ROLLUP_DAY.name)]
+    for key in sorted({*sums.by_key, *ledger}):
+        day, model = key
+        if day[:7] in gone or key in sums.on_their_way:
+            continue
+        has = ledger.get(key, Held())
+        told = [a - b for a, b in zip(sums.get(key), refused.get(key, (0, 0, 0)), strict=True)]
+        wrote = Held(told[0], told[1], told[2], has.amount, has.replica_ms)
+        if wrote == has or (wrote.requests <= has.requests and not sums.complete(day)):
+            continue
+        found = _drift(JOURNALS, day, model, has, wrote)
+        yield found._replace(says=f"{found.says}; {_where(wrote, has, kept.get(key, Held()))}")
+
+
+def _where(wrote: Held, has: Held, summed: Held) -> str:
+    """Where it arose: an event is in the rollups from the moment that it is in the ledger."""
+    if wrote.requests > has.requests:
+        if summed.requests >= wrote.requests:
+            return "the rollups have it, so the ledger has lost rows that it had"
+        return (
+            "the rollups do not have it either, so it was lost between the journals and the ledger"
+        )
+    if wrote.requests < has.requests:
+        return "no journal has written it"
+    return "the same requests with other tokens: a record or a row was changed"
 
 
 def _ledger(connection: Connection, first: str, last: str) -> dict[Key, Held]:
-    """The ledger's settlements by day and model, their amounts as adjusted since."""
+    """What was used by day and model, as the ledger's rows say; amounts as adjusted since."""
     # every tenant: sums of the whole platform
     columns = [EVENT.c.day, EVENT.c.model]
     sums = [
-        func.count(),
-        func.sum(EVENT.c.prompt_tokens),
-        func.sum(EVENT.c.completion_tokens),
-        func.sum(EVENT.c.amount_nano),
-        func.sum(EVENT.c.amount_atto),
+        func.sum(case((EVENT.c.kind == "settlement", 1), else_=0)),
+        *[
+            func.sum(EVENT.c[name])
+            for name in ("prompt_tokens", "completion_tokens", "amount_nano", "amount_atto")
+        ],
+        func.sum(EVENT.c.cold_start_ms + EVENT.c.serving_ms + EVENT.c.idle_tail_ms),
     ]
     events = select(*columns, *sums).where(_of_days(first, last)).group_by(*columns)
     found = {}
-    for day, model, requests, prompt, completion, nano, atto in connection.execute(events):
+    for day, model, requests, prompt, completion, nano, atto, time in connection.execute(events):
         amount = money.whole(int(nano or 0), int(atto or 0))
-        found[day, model] = Held(int(requests), int(prompt), int(completion), amount)
+        found[day, model] = Held(int(requests), int(prompt), int(completion), amount, int(time))
     same = and_(
         EVENT.c.attempt_month == ADJUSTMENT.c.attempt_month,
         EVENT.c.event_id == ADJUSTMENT.c.event_id,
@@ -131,30 +177,26 @@ def _ledger(connection: Connection, first: str, last: str) -> dict[Key, Held]:
 
 
 def _of_days(first: str, last: str) -> Any:
-    """Settlements of some days, found by their ids, which begin with the time and are indexed."""
-    begin = _id_of(dt.date.fromisoformat(first))
-    end = _id_of(dt.date.fromisoformat(last) + dt.timedelta(days=1))
-    months = _months(first[:7], last[:7])
+    """What was used on some days, found by their ids, which begin with the time and are indexed."""
+    begin, end = _ids(first, last)
     return and_(
-        EVENT.c.attempt_month.in_(months),
+        EVENT.c.attempt_month.in_(months.listed(first[:7], last[:7])),
         EVENT.c.event_id >= begin,
         EVENT.c.event_id < end,
-        EVENT.c.kind == "settlement",
+        EVENT.c.kind.in_(COUNTED),
     )
+
+
+def _ids(first: str, last: str) -> tuple[str, str]:
+    """What ids of some days are not below, and what they are below."""
+    end = dt.date.fromisoformat(last) + dt.timedelta(days=1)
+    return _id_of(dt.date.fromisoformat(first)), _id_of(end)
 
 
 def _id_of(day: dt.date) -> str:
     """What ids of a day's first millisecond begin with."""
     text = f"{(day - EPOCH).days * 86_400_000:012x}"
     return f"{text[:8]}-{text[8:]}"
-
-
-def _months(first: str, last: str) -> list[str]:
-    months = [first]
-    while months[-1] < last:
-        year, month = map(int, months[-1].split("-"))
-        months.append(f"{year + month // 12:04d}-{month % 12 + 1:02d}")
-    return months
 
 
 def _rollup(
@@ -171,6 +213,7 @@ def _rollup(
             *("amount_nano", "amount_atto"),
         )
     ]
+    sums.append(func.sum(table.c.cold_start_ms + table.c.serving_ms + table.c.idle_tail_ms))
     rows = connection.execute(
         select(day.label("day"), SERIES.c.model, *sums)
         .join_from(table, SERIES, SERIES.c.id == table.c.series)
@@ -178,8 +221,9 @@ def _rollup(
         .group_by("day", SERIES.c.model)
     )
     found = {}
-    for number, model, requests, prompt, completion, nano, atto in rows:
-        held = Held(int(requests), int(prompt), int(completion), money.whole(int(nano), int(atto)))
+    for number, model, requests, prompt, completion, nano, atto, time in rows:
+        amount = money.whole(int(nano), int(atto))
+        held = Held(int(requests), int(prompt), int(completion), amount, int(time))
         if held != Held():
             found[(EPOCH + dt.timedelta(days=int(number))).isoformat(), model] = held
     return found
@@ -188,6 +232,7 @@ def _rollup(
 def by_place(found: Iterable[Drift]) -> dict[str, int]:
     """Tokens (or, where only money or requests differ, 1) by which each place is off."""
     totals = {str(table.name): 0 for table in (ROLLUP_MINUTE, ROLLUP_HOUR, ROLLUP_DAY)}
+    totals[JOURNALS] = 0
     for one in found:
         totals[one.place] = totals.get(one.place, 0) + max(1, abs(one.tokens))
     return totals

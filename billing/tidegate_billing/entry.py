@@ -44,8 +44,16 @@ def used(event: Usage) -> Used:
         event.reasoning_tokens,
         event.audio_ms,
         event.images,
-        1,
+        requests(event),
+        event.cold_start_ms,
+        event.serving_ms,
+        event.idle_tail_ms,
     )
+
+
+def requests(event: Usage) -> int:
+    """How many requests an event is: none asked for a replica's time."""
+    return 0 if event.kind == "replica" else 1
 
 
 def first_rating(row: Any) -> Rating | None:

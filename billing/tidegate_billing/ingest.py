@@ -14,16 +14,16 @@ from typing import NamedTuple
 import msgspec
 from sqlalchemy import Connection, insert, select, update
 
-from tidegate_billing import bulk, partitions, rating, retention, rollup
+from tidegate_billing import bulk, partitions, rating, retention, rollup, written
 from tidegate_billing.budgeting import spent
 from tidegate_billing.entry import FIELDS, Rating
 from tidegate_billing.lending import desk
 from tidegate_billing.lending.said import LeaseKept, LeaseWord
-from tidegate_billing.links import UsageBatch
+from tidegate_billing.links import UsageBatch, Written
 from tidegate_billing.prepaid import purses
 from tidegate_billing.tables import EVENT, JOURNAL, PARKED, REFUSED
 from tidegate_billing.tariff import Tariffs
-from tidegate_billing.usage import Usage, attempt_time, day_of, digest, problem
+from tidegate_billing.usage import COUNTED, Usage, attempt_time, day_of, digest, problem
 
 DERIVED = ("attempt_month", "event_id", "digest", "day")
 COLUMNS = (*FIELDS, *DERIVED, *Rating._fields)
@@ -54,11 +54,14 @@ class Delivery(NamedTuple):
     good: list[Prepared]
     malformed: list[tuple[Usage, str]]
     leases: LeaseWord | None = None
+    written: Sequence[Written] = ()
+    counted_from: str | None = None
 
 
 def prepare(batch: UsageBatch, unshipped: int = 0) -> Delivery:
     """Sort a batch's events into those that can be kept and those that can't."""
-    delivery = Delivery(batch.journal, batch.first, batch.last, unshipped, [], [], batch.leases)
+    told = (batch.leases, batch.written, batch.counted_from)
+    delivery = Delivery(batch.journal, batch.first, batch.last, unshipped, [], [], *told)
     for event in batch.events:
         wrong = problem(event)
         if wrong is None:
@@ -100,7 +103,7 @@ class Memory:
 
 
 @dataclass
-class _Sorted:
+class Sorted:
     """One batch, sorted by what becomes of its events."""
 
     fresh: list[Prepared] = field(default_factory=list)
@@ -112,21 +115,12 @@ class _Sorted:
 def ingest(
     connection: Connection, deliveries: Sequence[Delivery], memory: Memory, now: int
 ) -> list[Outcome]:
-    """Keep batches, all or none; what became of each."""
-    batches = _sort(connection, deliveries)
-    fresh = [new for one in batches for new in one.fresh]
-    ratings = rating.rate(connection, [(new.event, new.at) for new in fresh], memory.tariffs)
-    _keep(connection, fresh, ratings, memory, now)
-    _burn(connection, fresh, ratings, now)
-    _set_aside(connection, deliveries, batches, now)
-    parked = {
-        new.event_id
-        for new, cost in zip(fresh, ratings, strict=True)
-        if new.event.billed and cost is None
-    }
+    """Keep batches of routers' journals, all or none; what became of each."""
+    batches, parked = enter(connection, deliveries, memory, now)
     outcomes = []
     for delivery, one in zip(deliveries, batches, strict=True):
         acked, gap = _mark(connection, delivery)
+        written.keep(connection, delivery.journal, delivery.written)
         word = delivery.leases
         if word is not None and gap and word.holds is None:
             word = None  # of what is missing we know no cost: it stays lent
@@ -146,7 +140,27 @@ def ingest(
     return outcomes
 
 
-def _sort(connection: Connection, deliveries: Sequence[Delivery]) -> list[_Sorted]:
+def enter(
+    connection: Connection, deliveries: Sequence[Delivery], memory: Memory, now: int
+) -> tuple[list[Sorted], set[str]]:
+    """Keep events wherever they come from; each batch sorted, and the ids of those parked."""
+    batches = _sort(connection, deliveries)
+    fresh = [new for one in batches for new in one.fresh]
+    ratings = rating.rate(connection, [(new.event, new.at) for new in fresh], memory.tariffs)
+    _keep(connection, fresh, ratings, memory, now)
+    _burn(connection, fresh, ratings, now)
+    _set_aside(connection, deliveries, batches, now)
+    pairs = zip(fresh, ratings, strict=True)
+    return batches, {new.event_id for new, cost in pairs if _waits(new.event, cost)}
+
+
+def _waits(event: Usage, cost: Rating | None) -> bool:
+    """Whether an event is kept back until it has a price. A replica's time never is: it is on top
+    of what is sold, and where nobody prices it, it is not for sale."""
+    return event.billed and cost is None and event.kind == "settlement"
+
+
+def _sort(connection: Connection, deliveries: Sequence[Delivery]) -> list[Sorted]:
     months = {new.month for delivery in deliveries for new in delivery.good}
     gone = months & retention.retired(connection)
     ids = [new.event_id for delivery in deliveries for new in delivery.good]
@@ -154,9 +168,9 @@ def _sort(connection: Connection, deliveries: Sequence[Delivery]) -> list[_Sorte
     return [_sort_one(delivery, gone, known) for delivery in deliveries]
 
 
-def _sort_one(delivery: Delivery, gone: set[str], known: dict[str, str]) -> _Sorted:
+def _sort_one(delivery: Delivery, gone: set[str], known: dict[str, str]) -> Sorted:
     """`known`: the digests of what is kept; what is new is added."""
-    one = _Sorted(malformed=[*delivery.malformed])
+    one = Sorted(malformed=[*delivery.malformed])
     for new in delivery.good:
         kept = known.get(new.event_id)
         if new.month in gone:
@@ -188,9 +202,9 @@ def _keep(
     for (event, at, month, day, event_id, content), cost in zip(fresh, ratings, strict=True):
         values = msgspec.structs.astuple(event)
         rows.append((*values, month, event_id, content, day, *(cost or _UNRATED)))
-        if event.kind == "settlement":
+        if event.kind in COUNTED:
             rollup.add(totals, event, at, cost)
-        if event.billed and cost is None:
+        if _waits(event, cost):
             parked.append((month, event_id, event.tenant, event.deployment))
     bulk.insert_rows(connection, EVENT, COLUMNS, rows)
     names = ("attempt_month", "event_id", "tenant", "deployment")
@@ -218,7 +232,7 @@ def _burn(
 
 
 def _set_aside(
-    connection: Connection, deliveries: Sequence[Delivery], batches: Sequence[_Sorted], now: int
+    connection: Connection, deliveries: Sequence[Delivery], batches: Sequence[Sorted], now: int
 ) -> None:
     """Keep what is refused, once, for whoever has to find out."""
     for delivery, one in zip(deliveries, batches, strict=True):
@@ -253,7 +267,9 @@ def _mark(connection: Connection, delivery: Delivery) -> tuple[int, int]:
     before = 0 if row is None else int(row.acked)
     gap = max(0, delivery.first - before - 1)
     acked = max(before, delivery.last)
-    values = {"acked": acked, "unshipped": delivery.unshipped}
+    values: dict[str, object] = {"acked": acked, "unshipped": delivery.unshipped}
+    if written.is_day(delivery.counted_from):
+        values["counted_from"] = delivery.counted_from
     if row is None:
         connection.execute(
             insert(JOURNAL).values(name=delivery.journal, gaps=int(gap > 0), **values)

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from tidegate_billing import adjust, counters, inquiry, pricebook
+from tidegate_billing import adjust, counters, inquiry, pricebook, replicas
 from tidegate_billing.ingest import Outcome, prepare
 from tidegate_billing.lending import loans
 from tidegate_billing.links import (
@@ -36,6 +36,7 @@ def routes(service: Service) -> list[Route]:
         Route("/internal/counters", guarded(token, links.counters), methods=["POST"]),
         *inquiry.routes(service),
         *loans.routes(service),
+        *replicas.routes(service),
     ]
 
 

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, func, or_, select
 
-from tidegate_billing import adjust, money, tariff
-from tidegate_billing.rates import lines
+from tidegate_billing import adjust, money, months, tariff
+from tidegate_billing.months import EPOCH
+from tidegate_billing.rates import lines, meters
 from tidegate_billing.rates.lines import Total
 from tidegate_billing.rates.meters import Quantities
-from tidegate_billing.rollup import EPOCH
+from tidegate_billing.rates.pipeline import Rate
 from tidegate_billing.tables import EVENT, JOURNAL, PARKED, ROLLUP_DAY, SERIES
 from tidegate_billing.usage import DAY_MS, attempt_month
 
@@ -47,6 +48,9 @@ EVENT_FIELDS = [
     "cached_tokens",
     "completion_tokens",
     "reasoning_tokens",
+    "cold_start_ms",
+    "serving_ms",
+    "idle_tail_ms",
     "started_at",
     "finished_at",
     "deployment",
@@ -127,24 +131,31 @@ def _usage_row(chosen: list[str], row: Any) -> dict[str, object]:
 
 def totals(connection: Connection, tenant: str, month: str) -> list[Total]:
     """What a tenant's invoice for `month` (`YYYY-MM`) is made of: quantities by rate."""
-    first, last = month_days(month)
+    first, last = months.days(month)
     group = [SERIES.c.rated_version]
     sums = [func.min(SERIES.c.model).label("model"), *(_sum(name) for name in _METERED)]
     query = _billed(tenant, first, last, [*group, *sums])
     rows = connection.execute(query.group_by(*group).order_by(*group)).all()
     rates = tariff.tariffs(connection, {(row.rated_version, row.model) for row in rows})
-    return [Total(row.rated_version, rates[row.rated_version].rate, metered(row)) for row in rows]
+    found = []
+    for row in rows:
+        rate = rates[row.rated_version].rate
+        found.append(Total(row.rated_version, rate, metered(row, rate)))
+    return found
 
 
 _METERED = (
     *("requests", "prompt_tokens", "completion_tokens", "audio_ms", "images"),
-    *("cached_billed", "reasoning_billed"),
+    *("cold_start_ms", "serving_ms", "idle_tail_ms", "cached_billed", "reasoning_billed"),
 )
 
 
-def metered(row: Any) -> Quantities:
-    """The quantities of a rollup's sums as they were billed, each once."""
+def metered(row: Any, rate: Rate) -> Quantities:
+    """The quantities of a rollup's sums as they were billed by `rate`, each once."""
     cached, reasoning = int(row.cached_billed), int(row.reasoning_billed)
+    time = meters.replica_time(
+        rate.apart.shares, int(row.cold_start_ms), int(row.serving_ms), int(row.idle_tail_ms)
+    )
     return Quantities(
         input=int(row.prompt_tokens) - cached,
         cached_input=cached,
@@ -153,6 +164,7 @@ def metered(row: Any) -> Quantities:
         audio_second=int(row.audio_ms),
         image=int(row.images),
         request=int(row.requests),
+        replica_second=time,
     )
 
 
@@ -162,21 +174,11 @@ def invoice(
     """A tenant's invoice for a month in one of its currencies, in the shape of the API.
 
     The committed minimum is that of the contract in force at the month's end."""
-    _, last = month_days(month)
-    end = (dt.date.fromisoformat(last) - EPOCH).days + 1
-    line = tariff.documents(connection).contracts.get(tenant)
-    contract = None if line is None else line.at(end * DAY_MS * 1000 - 1)
-    terms = None if contract is None else contract.terms
+    _, after = months.numbers(month)
+    terms = tariff.contract(connection, tenant, after * DAY_MS * 1000 - 1)
     minimum = terms.minimum if terms is not None and terms.currency == currency else 0
     bill = lines.bill(found, currency, minimum)
     return {"tenant": tenant, "period": month, **lines.as_json(bill)}
-
-
-def month_days(month: str) -> tuple[str, str]:
-    """The first and the last day of a month (`YYYY-MM`)."""
-    first = dt.date.fromisoformat(month + "-01")
-    last = (first + dt.timedelta(days=31)).replace(day=1) - dt.timedelta(days=1)
-    return first.isoformat(), last.isoformat()
 
 
 def parked(connection: Connection, tenant: str | None = None) -> int:

@@ -23,6 +23,7 @@ class Sums(msgspec.Struct, frozen=True):
     requests: int
     prompt_tokens: int
     completion_tokens: int
+    replica_ms: int
     amount: str
 
 
@@ -66,7 +67,13 @@ class ParkedEvents(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _sums(held: Held) -> Sums:
-    return Sums(held.requests, held.prompt_tokens, held.completion_tokens, money.plain(held.amount))
+    return Sums(
+        requests=held.requests,
+        prompt_tokens=held.prompt_tokens,
+        completion_tokens=held.completion_tokens,
+        replica_ms=held.replica_ms,
+        amount=money.plain(held.amount),
+    )
 
 
 def part(one: Drift) -> Part:

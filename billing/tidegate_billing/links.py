@@ -7,6 +7,7 @@ router -> billing   POST /internal/snapshot/ack SnapshotAck (how far a router ha
 router -> billing   POST /internal/leases/*   see `lending.said`
 operator -> billing PUT  /internal/models      ModelPricing list -> PricedModel list
 operator -> billing POST /internal/counters    EngineCounters list
+operator -> billing POST /internal/replicas    ReplicaTime list -> ReplicaCounted list
 billing -> operator GET  /internal/counters    EngineCounters list, read from live engines now
 operator -> billing GET  /internal/managed     Managed list: what resources hold
 operator -> billing PUT, DELETE /internal/price-books/{name}   a book's document -> WrittenBook
@@ -26,15 +27,32 @@ from tidegate_billing.usage import Usage
 from tidegate_billing.who.scopes import Limits
 
 
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """All settlements that a journal has ever written of a model's day, and what was in them.
+    `upto`: the number of the last one."""
+
+    day: str
+    model: str
+    settlements: int
+    prompt_tokens: int
+    completion_tokens: int
+    upto: int
+
+
 class UsageBatch(msgspec.Struct, frozen=True, kw_only=True):
     """Records `first`..`last` of one journal, in order. Records a router need not tell
-    (an attempt whose settlement is in the same batch) are left out of `events`."""
+    (an attempt whose settlement is in the same batch) are left out of `events`.
+
+    `written`: what has changed of the journal's own sums; `counted_from`: the first day of which it
+    has any (empty: all). A router of before says neither."""
 
     journal: str
     first: int
     last: int
     events: list[Usage]
     leases: LeaseWord | None = None
+    written: list[Written] = []
+    counted_from: str | None = None
 
 
 class UsageAck(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,6 +168,32 @@ class EngineCounters(msgspec.Struct, frozen=True, kw_only=True):
     verified: bool = True
     in_flight: int = 0
     attempts: dict[str, int] = {}
+
+
+class ReplicaTime(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of one replica's life, from `begin` to before `end`, and how long it was in which
+    phase; together that is all of it. Everything is in milliseconds, times since the epoch.
+
+    `epoch`: as of EngineCounters. `owner`: the tenant whose the deployment was."""
+
+    deployment: str
+    epoch: str
+    model: str
+    owner: str
+    begin: int
+    end: int
+    cold_start: int = 0
+    serving: int = 0
+    idle_tail: int = 0
+
+
+class ReplicaCounted(msgspec.Struct, frozen=True, kw_only=True):
+    """A replica's life is in the ledger up to `until` (milliseconds): nothing that begins before
+    is taken any more."""
+
+    deployment: str
+    epoch: str
+    until: int
 
 
 class Managed(msgspec.Struct, frozen=True):

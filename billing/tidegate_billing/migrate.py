@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tidegate_billing.database import DatabaseDown, DatabaseError, parse
 
-HEAD = "0007"
+HEAD = "0009"
 """The newest migration. Known here so that a current database needs no Alembic in memory."""
 PROJECTED = "0002"
 """The newest migration that changed what projections hold. A database from before has them rebuilt."""

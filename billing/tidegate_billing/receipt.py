@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from tidegate_billing import money
+from tidegate_billing import money, months
 from tidegate_billing.entry import Rating, usage_of, used
 from tidegate_billing.line_items import unit_of
 from tidegate_billing.rates import pipeline
@@ -51,8 +51,7 @@ class Asked(NamedTuple):
     def months(self) -> tuple[str, str]:
         """The months (UTC) its attempts can be of: a request may wait past the end of one."""
         first = attempt_day(self.uuid)[:7]
-        year, month = map(int, first.split("-"))
-        return first, f"{year + month // 12:04d}-{month % 12 + 1:02d}"
+        return first, months.moved(first, 1)
 
 
 class Entry(NamedTuple):

@@ -7,7 +7,7 @@ is there, so a late event of it is refused and set aside. Rollups of it are left
 
 from sqlalchemy import Connection, delete, func, insert, select, text
 
-from tidegate_billing import partitions
+from tidegate_billing import months, partitions
 from tidegate_billing.tables import EVENT, PARKED, RETIRED
 from tidegate_billing.usage import day_of
 
@@ -21,9 +21,7 @@ class RetentionError(ValueError):
 
 def latest(now: int) -> str:
     """The newest month that may leave at `now` (microseconds)."""
-    year, month = map(int, day_of(now // 1000)[:7].split("-"))
-    months = year * 12 + month - 1 - KEEP_MONTHS - 1
-    return f"{months // 12:04d}-{months % 12 + 1:02d}"
+    return months.moved(day_of(now // 1000)[:7], -KEEP_MONTHS - 1)
 
 
 def retired(connection: Connection) -> set[str]:

@@ -5,7 +5,6 @@ the entry. So a rollup is never behind, and since it holds nothing that
 the ledger does not say, it can be emptied and rebuilt from there to the same numbers.
 """
 
-import datetime as dt
 import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 from sqlalchemy import Connection, and_, delete, false, insert, not_, or_, select, update
 
-from tidegate_billing import bulk, retention
+from tidegate_billing import bulk, months, retention
 from tidegate_billing.budgeting.tables import BUDGET_SPENT
 from tidegate_billing.bulk import Target
 from tidegate_billing.entry import (
@@ -22,6 +21,7 @@ from tidegate_billing.entry import (
     first_rating,
     rating_after,
     rating_before,
+    requests,
     usage_of,
 )
 from tidegate_billing.tables import (
@@ -35,7 +35,7 @@ from tidegate_billing.tables import (
     SHEET,
     SUMS,
 )
-from tidegate_billing.usage import Usage, attempt_time
+from tidegate_billing.usage import COUNTED, Usage, attempt_time
 
 DAY_MINUTES = 1440
 WIDTHS = ((ROLLUP_MINUTE, 1), (ROLLUP_HOUR, 60), (ROLLUP_DAY, DAY_MINUTES))
@@ -43,7 +43,6 @@ WIDTHS = ((ROLLUP_MINUTE, 1), (ROLLUP_HOUR, 60), (ROLLUP_DAY, DAY_MINUTES))
 _ROLLUPS = [Target(table, ("series", "bucket"), width) for table, width in WIDTHS]
 MINUTE_MS = 60_000
 SHEET_MICROSECONDS = 86_400_000_000
-EPOCH = dt.date(1970, 1, 1)
 FLUSH = 200_000
 """Groups held in memory while rebuilding."""
 STREAM = {"yield_per": 5000}
@@ -70,7 +69,7 @@ Numbers = dict[SeriesKey, int]
 
 
 def add(totals: Totals, event: Usage, at: int, rating: Rating | None, sign: int = 1) -> None:
-    """Add a settlement of `at` (milliseconds) to its minute; with a sign of -1, take it off."""
+    """Add what was used at `at` (milliseconds) to its minute; with a sign of -1, take it off."""
     if rating is None:
         version, currency, cached, reasoning, nano, atto = 0, "", 0, 0, 0, 0
     else:
@@ -88,13 +87,16 @@ def add(totals: Totals, event: Usage, at: int, rating: Rating | None, sign: int 
         currency,
     )
     sums = (
-        1,
+        requests(event),
         event.prompt_tokens,
         event.cached_tokens,
         event.completion_tokens,
         event.reasoning_tokens,
         event.audio_ms,
         event.images,
+        event.cold_start_ms,
+        event.serving_ms,
+        event.idle_tail_ms,
         cached,
         reasoning,
         nano,
@@ -165,16 +167,17 @@ def rebuild(connection: Connection) -> int:
     The outbox stays as it is: it says what was told, and the ledger doesn't know that. So do the
     sums of months that have left the ledger.
     """
-    gone = [_minutes(month) for month in retention.retired(connection)]
+    gone = [months.numbers(month) for month in retention.retired(connection)]
     for table, width in WIDTHS:
-        kept = [table.c.bucket.between(first // width, last // width - 1) for first, last in gone]
+        day = DAY_MINUTES // width
+        kept = [table.c.bucket.between(first * day, after * day - 1) for first, after in gone]
         connection.execute(delete(table).where(not_(or_(false(), *kept))))
     connection.execute(delete(BUDGET_SPENT))  # what budgets need of it is added up again when asked
     known: Numbers = {}
     totals: Totals = {}
     entries = 0
     # every tenant: a projection is rebuilt as a whole
-    events = select(EVENT).where(EVENT.c.kind == "settlement")
+    events = select(EVENT).where(EVENT.c.kind.in_(COUNTED))
     for rows in connection.execute(events, execution_options=STREAM).partitions():
         entries += len(rows)
         for row in rows:
@@ -197,13 +200,6 @@ def rebuild(connection: Connection) -> int:
             add(totals, event, at, rating_after(row))
     _flush(connection, totals, known)
     return entries
-
-
-def _minutes(month: str) -> tuple[int, int]:
-    """The first minute of a month (UTC) since the epoch, and of the one after it."""
-    first = dt.date.fromisoformat(month + "-01")
-    after = (first + dt.timedelta(days=31)).replace(day=1)
-    return (first - EPOCH).days * DAY_MINUTES, (after - EPOCH).days * DAY_MINUTES
 
 
 def _flush(connection: Connection, totals: Totals, known: Numbers) -> None:

@@ -187,6 +187,9 @@ class Event(SQLModel, table=True):
     service_tier: str
     audio_ms: int = Field(sa_column=_count())
     images: int = Field(sa_column=_count())
+    cold_start_ms: int = Field(sa_column=_count())
+    serving_ms: int = Field(sa_column=_count())
+    idle_tail_ms: int = Field(sa_column=_count())
     rated_version: int | None = Field(default=None, sa_column=_maybe())
     cached_billed: int | None = Field(default=None, sa_column=_maybe())
     reasoning_billed: int | None = Field(default=None, sa_column=_maybe())
@@ -297,6 +300,9 @@ SUMS = (
     "reasoning_tokens",
     "audio_ms",
     "images",
+    "cold_start_ms",
+    "serving_ms",
+    "idle_tail_ms",
     "cached_billed",
     "reasoning_billed",
     "amount_nano",
@@ -320,12 +326,37 @@ def _projection(name: str, bucket: str) -> Table:
 
 
 class Journal(SQLModel, table=True):
-    """How far each router's journal is durable here."""
+    """How far each router's journal is durable here. `counted_from`: the first day (empty: any) of
+    which it tells its own sums; none: it tells none."""
 
     name: str = Field(primary_key=True)
     acked: int = Field(sa_column=_count())
     unshipped: int = Field(sa_column=_count())
     gaps: int = Field(sa_column=_count())
+    counted_from: str | None = None
+
+
+class JournalCount(SQLModel, table=True):
+    """What a router's journal says it has written of a model's day, up to its record `upto`."""
+
+    __tablename__ = "journal_count"
+    __table_args__ = (Index("ix_journal_count_day", "day"),)
+    journal: str = Field(primary_key=True)
+    day: str = Field(primary_key=True)
+    model: str = Field(primary_key=True)
+    settlements: int = Field(sa_column=_count())
+    prompt_tokens: int = Field(sa_column=_count())
+    completion_tokens: int = Field(sa_column=_count())
+    upto: int = Field(sa_column=_count())
+
+
+class ReplicaLife(SQLModel, table=True):
+    """How far a replica's life is in the ledger: `until`, in milliseconds (`replicas`)."""
+
+    __tablename__ = "replica_life"
+    deployment: str = Field(primary_key=True)
+    epoch: str = Field(primary_key=True)
+    until: int = Field(sa_column=_count())
 
 
 class Counters(SQLModel, table=True):
@@ -352,7 +383,9 @@ PRICE_DOCUMENT = METADATA.tables["price_document"]
 COUNTER = METADATA.tables["counter"]
 EVENT = METADATA.tables["event"]
 JOURNAL = METADATA.tables["journal"]
+JOURNAL_COUNT = METADATA.tables["journal_count"]
 COUNTERS = METADATA.tables["counters"]
+REPLICA_LIFE = METADATA.tables["replica_life"]
 PARKED = METADATA.tables["parked"]
 ADJUSTMENT = METADATA.tables["adjustment"]
 REFUSED = METADATA.tables["refused"]

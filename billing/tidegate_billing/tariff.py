@@ -10,6 +10,7 @@ is all that counts, else a version that is numbered by what it charges (`pipelin
 with the documents that it was made of. So a rate can be made again from its number alone.
 """
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -32,6 +33,8 @@ from tidegate_billing.tables import PRICE, PRICE_DOCUMENT
 from tidegate_billing.usage import Usage
 
 BOOK, CONTRACT = "book", "contract"
+REMEMBERED = 256
+"""Documents of each kind that are kept as they were read."""
 
 
 class Tariff(NamedTuple):
@@ -93,23 +96,41 @@ def documents(connection: Connection) -> Documents:
     found_books: dict[str, list[Version[Book]]] = {}
     found_contracts: dict[str, list[Version[Contract]]] = {}
     for row in rows:
-        gone = row.body == ""
-        read = None if gone else msgspec.json.decode(row.body)
         if row.kind == BOOK:
-            terms = None if gone else books.parse(read)
             found_books.setdefault(row.name, []).append(
-                Version(row.number, row.effective_from, terms)
+                Version(row.number, row.effective_from, _book(row.body))
             )
         else:
-            own = None if gone else contracts.parse(read)
             found_contracts.setdefault(row.tenant, []).append(
-                Version(row.number, row.effective_from, own)
+                Version(row.number, row.effective_from, _contract(row.body))
             )
     return Documents(
         rows[-1].number if rows else 0,
         {name: Timeline(found) for name, found in sorted(found_books.items())},
         {name: Timeline(found) for name, found in found_contracts.items()},
     )
+
+
+# A document that was written never changes, and reading one costs more than all the rest of an
+# invoice: the same text is read once. Empty: withdrawn.
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def _book(body: str) -> Book | None:
+    return books.parse(msgspec.json.decode(body)) if body else None
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def _contract(body: str) -> Contract | None:
+    return contracts.parse(msgspec.json.decode(body)) if body else None
+
+
+def contract(connection: Connection, tenant: str, when: int) -> Contract | None:
+    """A tenant's contract in force at `when` (microseconds)."""
+    rows = _versions(connection, CONTRACT, "", tenant)
+    line = Timeline(Version(row.number, row.effective_from, _contract(row.body)) for row in rows)
+    found = line.at(when)
+    return None if found is None else found.terms
 
 
 def write(connection: Connection, document: Book | Contract, body: object, now: int) -> int:
@@ -315,9 +336,11 @@ def tariffs(connection: Connection, wanted: Iterable[tuple[int, str]]) -> dict[i
     models = dict(wanted)
     if not models:
         return {}
-    everything = _by_number(connection)
+    rows = connection.execute(select(PRICE).where(PRICE.c.version.in_(sorted(models)))).all()
+    made = [msgspec.json.decode(row.source, type=Source) for row in rows if row.source is not None]
+    everything = _by_number(connection, {n for one in made for n in (*one.books, one.contract)})
     found = {}
-    for row in connection.execute(select(PRICE).where(PRICE.c.version.in_(sorted(models)))):
+    for row in rows:
         base: Priced | None
         if row.source is None:
             base = pricebook.version_of(row)
@@ -337,13 +360,13 @@ def tariffs(connection: Connection, wanted: Iterable[tuple[int, str]]) -> dict[i
     return found
 
 
-def _by_number(connection: Connection) -> dict[int, Book | Contract | None]:
-    found: dict[int, Book | Contract | None] = {}
+def _by_number(connection: Connection, numbers: set[int]) -> dict[int, Book | Contract | None]:
+    if not numbers:
+        return {}
     # every tenant: a rate is made again from the documents that its number names
-    for row in connection.execute(select(PRICE_DOCUMENT)):
-        if row.body == "":
-            found[row.number] = None
-        else:
-            read = msgspec.json.decode(row.body)
-            found[row.number] = books.parse(read) if row.kind == BOOK else contracts.parse(read)
-    return found
+    rows = connection.execute(
+        select(PRICE_DOCUMENT).where(PRICE_DOCUMENT.c.number.in_(sorted(numbers)))
+    )
+    return {
+        row.number: _book(row.body) if row.kind == BOOK else _contract(row.body) for row in rows
+    }

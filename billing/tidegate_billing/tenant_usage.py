@@ -121,7 +121,8 @@ def _filters(question: Question) -> list[Any]:
     if endpoints is not None:
         found.append(SERIES.c.endpoint.in_(sorted(endpoints)))
     elif not question.kind.money:
-        found.append(SERIES.c.endpoint.not_in(sorted(CLAIMED)))
+        # A replica's time came by no endpoint: it is money, and nobody's usage.
+        found.append(SERIES.c.endpoint.not_in(["", *sorted(CLAIMED)]))
     return found
 
 
@@ -141,7 +142,7 @@ def _itemized(
     found = []
     for start, row in rows:
         rate, model = rates[row.rated_version].rate, row.model
-        for item in line_items.split(model, rate, ledger.metered(row), _cost(row)):
+        for item in line_items.split(model, rate, ledger.metered(row, rate), _cost(row)):
             if wanted is None or item.name in wanted:
                 group = {**_named(question, row), "line_item": item.name}
                 found.append(Cost(start, group, row.currency, *item[1:]))

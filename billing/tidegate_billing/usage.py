@@ -1,6 +1,7 @@
 """The usage event: what a router says of one attempt, and how its identity is derived.
 
 An attempt is one try of one request at one engine. It has exactly one settlement, billed or not.
+A stretch of a replica's life is an event too (`replica`): nobody asked for it, and its owner pays.
 `event_id` is `attempt_id:kind`, and the month an event belongs to comes from the id and never
 from the payload, so that a replayed event always meets its first copy under the same unique key.
 """
@@ -34,7 +35,7 @@ _NUMBERS: Final = (
     (
         (
             *("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens"),
-            *("audio_ms", "images"),
+            *("audio_ms", "images", "cold_start_ms", "serving_ms", "idle_tail_ms"),
         ),
         MOST_TOKENS,
     ),
@@ -46,7 +47,9 @@ _TEXTS: Final = (
     *("replica", "client_request_id", "adapter", "reason", "service_tier"),
 )
 
-Kind = Literal["attempt", "settlement", "orphan"]
+Kind = Literal["attempt", "settlement", "orphan", "replica"]
+COUNTED: Final = ("settlement", "replica")
+"""Kinds that say what was used: they may cost something, and sums are made of them."""
 Source = Literal["engine", "partial", "estimated", "none"]
 Outcome = Literal["open", "completed", "aborted", "broken", "failed", "lost"]
 """completed: the whole answer went out. aborted: the client left. broken: the engine broke off.
@@ -84,6 +87,9 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     service_tier: str = ""
     audio_ms: int = 0
     images: int = 0
+    cold_start_ms: int = 0
+    serving_ms: int = 0
+    idle_tail_ms: int = 0
 
     @property
     def event_id(self) -> str:
@@ -142,9 +148,13 @@ def problem(event: Usage) -> str | None:
         return "attempt_id is not a UUIDv7 in the canonical form"
     if event.attempt_id >= LAST_ID:
         return "attempt_id is of after the year 9999"
-    if event.billed and event.kind != "settlement":
-        return f"billed is set on an event of kind {event.kind}; allowed: settlement"
-    return None if _plainly_good(event) else _wrong_field(event)
+    if event.billed and event.kind not in COUNTED:
+        return f"billed is set on an event of kind {event.kind}; allowed: {', '.join(COUNTED)}"
+    if _plainly_good(event):
+        return None
+    if event.kind != "replica" and (event.cold_start_ms or event.serving_ms or event.idle_tail_ms):
+        return f"a replica's time is set on an event of kind {event.kind}; allowed: replica"
+    return _wrong_field(event)
 
 
 def _plainly_good(event: Usage) -> bool:
@@ -163,6 +173,7 @@ def _plainly_good(event: Usage) -> bool:
         and 0 <= event.reasoning_tokens <= MOST_TOKENS
         and 0 <= event.audio_ms <= MOST_TOKENS
         and 0 <= event.images <= MOST_TOKENS
+        and event.cold_start_ms == event.serving_ms == event.idle_tail_ms == 0
         and 0 <= event.started_at <= LARGEST
         and 0 <= event.finished_at <= LARGEST
         and 0 <= event.price_version <= LARGEST

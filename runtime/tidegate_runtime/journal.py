@@ -10,12 +10,15 @@ begun in it is open, since recovery needs an attempt's record to settle it.
 
     DIR/id             the journal's name      DIR/acked     last number confirmed
     DIR/0000000001.log segment by its first record's number
+    DIR/written        what segments that are gone had settled (`tally`)
 """
 
+import contextlib
 import fcntl
 import mmap
 import os
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from errno import EDQUOT, ENOSPC
@@ -24,7 +27,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from tidegate_billing.usage import Usage, uuid7
+from tidegate_billing.usage import Usage, day_of, uuid7
+from tidegate_runtime.tally import Counts, Tally
 
 _HEAD: Final = struct.Struct("<IIQ")
 _ACKED: Final = struct.Struct("<Q")
@@ -78,7 +82,7 @@ class Open(NamedTuple):
 class Segment:
     """One file. `first` is the number of its first record, `end` where the next one goes."""
 
-    __slots__ = ("end", "fd", "first", "last", "map", "path", "size")
+    __slots__ = ("counts", "end", "fd", "first", "last", "map", "path", "size")
 
     def __init__(self, path: Path, fd: int, first: int, size: int) -> None:
         self.path = path
@@ -88,6 +92,7 @@ class Segment:
         self.last = first - 1
         self.end = 0
         self.size = size
+        self.counts: Counts = {}
 
     @classmethod
     def create(cls, folder: Path, first: int, size: int) -> "Segment":
@@ -186,9 +191,20 @@ class Journal:
         self.segments = self._former(folder)
         self.number = max([self.acked, *(s.last for s in self.segments)])
         self.open_attempts: dict[str, Open] = {}
+        self.tally = self._count()
         self.spare: Segment | None = None
         self._begin()
         self._cursor = (self.segments[0], 0)
+
+    def _count(self) -> Tally:
+        """What was written by former lives, as far as it is here to be counted."""
+        first = self.segments[0].first if self.segments else self.number + 1
+        tally = Tally(self.folder, first, self.number, day_of(time.time_ns() // 1_000_000))
+        for segment in self.segments:
+            for _, record in segment.read(0, segment.end, verify=True):
+                if not record.attempt:
+                    tally.add(segment.counts, record.number, record.event())
+        return tally
 
     def _begin(self) -> None:
         """Write to a new segment, or on a full disk where the last life ended: what is kept there
@@ -260,6 +276,7 @@ class Journal:
             self.open_attempts[event.attempt_id] = Open(self.number, event)
         else:
             self.open_attempts.pop(event.attempt_id, None)
+            self.tally.add(self.current.counts, self.number, event)
         return self.number
 
     def _rotate(self) -> None:
@@ -302,7 +319,11 @@ class Journal:
         oldest = min((r.number for r in self.open_attempts.values()), default=self.acked + 1)
         keep = min(oldest, self.acked + 1, self._cursor[0].first)
         while len(self.segments) > 1 and self.segments[0].last < keep:
-            self.segments.pop(0).close(remove=True)
+            gone = self.segments.pop(0)
+            # Where the disk is full the room counts for more; the next life sees that it is missing.
+            with contextlib.suppress(OSError):
+                self.tally.leave(gone.counts, gone.last)
+            gone.close(remove=True)
 
     def unsettled(self) -> list[Usage]:
         """Attempts of a former life that have no settlement."""

@@ -25,7 +25,7 @@ import msgspec
 import structlog
 
 from tidegate_billing.lending.said import LeaseKept, LeaseWord
-from tidegate_billing.links import UsageAck
+from tidegate_billing.links import UsageAck, Written
 from tidegate_billing.usage import Usage
 from tidegate_runtime.journal import Journal, Record, Segment
 from tidegate_runtime.settlement import settlement
@@ -76,7 +76,9 @@ class _Batch(msgspec.Struct):
     first: int
     last: int
     events: list[msgspec.Raw]
-    leases: LeaseWord | None = None
+    written: list[Written]
+    counted_from: str
+    leases: LeaseWord | None
 
 
 class Meter:
@@ -261,11 +263,14 @@ class Meter:
         said_at, word = self._loop.time(), None
         if self.teller is not None:
             word = self.teller.word(whole=last == self.journal.number and not self._owed)
+        tally = self.journal.tally
         batch = _Batch(
             journal=self.journal.id,
             first=records[0].number if records else last + 1,
             last=last,
             events=[msgspec.Raw(msgspec.json.encode(e)) for e in open_ones] + settled,
+            written=tally.changed(),
+            counted_from=tally.since,
             leases=word,
         )
         body = msgspec.json.encode(batch)
@@ -284,6 +289,7 @@ class Meter:
             pause = min(pause * 2, 1.0)
         for event_id in ack.conflicts:
             log.error("usage_conflict", event_id=event_id)
+        tally.told(batch.written)
         self._told.update(e.attempt_id for e in open_ones)
         self._told &= self.journal.open_attempts.keys()
         # Never further than what was sent: after a power loss billing may know more of this
@@ -301,6 +307,7 @@ class Meter:
             await asyncio.sleep(LINGER)
             self._news.clear()
             while records := self.journal.read_next(BATCH):
+                self.journal.tally.told(self.journal.tally.changed())
                 self.journal.acknowledge(records[-1].number)
 
     async def flushed(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import sqlite3
 from pathlib import Path
 
 import httpx
@@ -121,6 +122,11 @@ def test_kill_of_router_and_billing(tmp_path: Path, seed: int) -> None:
         rows = up.conservation()
         assert rows
         assert all(r["unexplained"] == 0 and r["unverified"] == 0 for r in rows), rows
+        assert up.drifts() == []
+        with sqlite3.connect(f"file:{up.data}/billing.db?mode=ro", uri=True) as ledger:
+            written = ledger.execute("SELECT sum(settlements) FROM journal_count").fetchone()
+        ledger.close()
+        assert written == (len(events),), "as the journal itself has counted, over all its lives"
         # The audit is worth something only if it sees a fault.
         assert running.audit(events[1:], truth, received), "one settlement dropped"
         assert running.audit([*events, events[0]], truth, received), "one settlement doubled"

@@ -72,6 +72,7 @@ def closes(up: running.Platform, received: dict[str, int] | None = None) -> None
         running.wait_for(balanced, "conservation closes", 15)
     except AssertionError as error:
         raise AssertionError(f"{error}: {seen}") from error
+    assert up.drifts() == []
 
 
 def test_an_engine_that_crashes_in_mid_stream(tmp_path: Path) -> None:

@@ -356,3 +356,27 @@ def test_money_that_is_left_without_a_request_is_not_hidden(priced: Ledger) -> N
         dollars = sum(money.parse(x["amount_exact"]) for x in rows if x["currency"] == "USD")
         assert money.plain(dollars) == "0.01", by
     assert invoice(priced)["total"] == "0.01"
+
+
+def test_an_invoice_reads_no_document_that_it_has_read_before(priced: Ledger) -> None:
+    for number in range(5):
+        document = book({"input": str(number), "output": "0"})
+        document["entries"][0]["model"] = f"other-{number}"
+        write(priced, document | {"name": f"other-{number}"})
+    write(priced, book({"input": "2", "output": "0"}))
+    terms = {"tenant": "acme", "currency": "USD", "effectiveFrom": "2026-11-01T00:00:00Z"}
+    write(priced, terms | {"discount": "50"})
+    put(priced, event(at()))
+    bill = invoice(priced)
+    before = tariff._book.cache_info().misses, tariff._contract.cache_info().misses
+    assert invoice(priced) == bill
+    assert (tariff._book.cache_info().misses, tariff._contract.cache_info().misses) == before
+    assert exact(priced) == "0.001"
+    # A withdrawn contract is none, and a later one is another.
+    end = at(days=60) * 1000
+    priced(tariff.withdraw, tariff.CONTRACT, "", "acme", at(days=2) * 1000)
+    assert priced(tariff.contract, "acme", end) is None
+    write(priced, terms | {"discount": "10", "effectiveFrom": "2026-11-20T00:00:00Z"})
+    found = priced(tariff.contract, "acme", end)
+    assert found is not None
+    assert priced(tariff.contract, "nobody", end) is None

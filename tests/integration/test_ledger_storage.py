@@ -402,7 +402,10 @@ def on(url: str, work: Any, *, write: bool = True) -> Any:
     return migrate._run(database.parse(url), work, write=write)
 
 
-NEWER = ("service_tier", "audio_ms", "images")
+NEWER = {
+    *("service_tier", "audio_ms", "images"),
+    *("cold_start_ms", "serving_ms", "idle_tail_ms"),
+}
 OLD_PRICE = (
     "INSERT INTO price (deployment, currency, input_per_million, output_per_million,"
     " cached_input_per_million, effective_from)"

@@ -1,23 +1,35 @@
 """The operator's process against a small API server: faults that a real one has only rarely."""
 
 import asyncio
+import contextlib
+import datetime as dt
 import json
 import os
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
+import uvicorn
 from kubernetes import aio as kubernetes
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from fake_api import DEPLOYMENTS, LEASES, MODELS, SLICES, FakeApi
 from owned import owned
 from planning import PLATFORM, SIM
+from tidegate_billing import replicas
+from tidegate_billing.links import ReplicaCounted, ReplicaTime
 from tidegate_operator.kube.api import Api
 from tidegate_operator.kube.lease import Election
+from tidegate_runtime.ops import Server
 
 DEADLINE = 30.0
 
@@ -31,8 +43,10 @@ def free_port() -> int:
 class Operator:
     """One operator process."""
 
-    def __init__(self, kube: FakeApi, folder: Path, name: str = "op-0") -> None:
-        self._kube, self._folder, self._name = kube, folder, name
+    def __init__(
+        self, kube: FakeApi, folder: Path, name: str = "op-0", billing: str = "http://127.0.0.1:9"
+    ) -> None:
+        self._kube, self._folder, self._name, self._billing = kube, folder, name, billing
         self.port = free_port()
         self._process: asyncio.subprocess.Process | None = None
         self.log = folder / f"{name}.log"
@@ -43,7 +57,7 @@ class Operator:
         environ = {
             "PATH": os.environ["PATH"], "KUBECONFIG": self._kube.kubeconfig,
             "TIDEGATE_NAME": self._name, "TIDEGATE_NAMESPACE": "system",
-            "TIDEGATE_OPS_PORT": str(self.port), "TIDEGATE_BILLING_URL": "http://127.0.0.1:9",
+            "TIDEGATE_OPS_PORT": str(self.port), "TIDEGATE_BILLING_URL": self._billing,
             "TIDEGATE_INTERNAL_TOKEN": "internal", "TIDEGATE_GUARD_KEY": "guard",
             "TIDEGATE_PLATFORM": str(self._folder / "platform.yaml"),
         }  # fmt: skip
@@ -252,6 +266,87 @@ def engine(name: str) -> dict[str, Any]:
     state = {"name": "engine", "restartCount": 0, "state": {"running": {}}}
     status = {"podIP": "127.0.0.1", "conditions": [condition], "containerStatuses": [state]}
     return {"kind": "Pod", "metadata": metadata, "status": status}
+
+
+class Ledger:
+    """Billing, as far as it counts replicas: a life's time is taken once, from its mark on."""
+
+    def __init__(self) -> None:
+        self.taken: list[ReplicaTime] = []
+        self.reports = 0
+
+    def until(self) -> int:
+        """The mark."""
+        return max((one.end for one in self.taken), default=0)
+
+    async def answer(self, request: Request) -> Response:
+        """A report."""
+        told = msgspec.json.decode(await request.body(), type=list[ReplicaTime])
+        self.reports += 1
+        for one in told:
+            assert replicas.problem(one) is None
+            if one.begin >= self.until():
+                self.taken.append(one)
+        counted = ReplicaCounted(
+            deployment=told[0].deployment, epoch=told[0].epoch, until=self.until()
+        )
+        return Response(msgspec.json.encode([counted]), media_type="application/json")
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[str]:
+        """Serve; the URL."""
+        bound = socket.create_server(("127.0.0.1", 0))
+        routes = [Route("/internal/replicas", self.answer, methods=["POST"])]
+        server = Server(uvicorn.Config(Starlette(routes=routes), log_config=None, lifespan="off"))
+        task = asyncio.create_task(server.serve(sockets=[bound]))
+        try:
+            yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await task
+
+
+def lived(ago: float, answer: float) -> dict[str, Any]:
+    """A pod that was placed and has answered so many seconds ago."""
+    now = dt.datetime.now(dt.UTC).replace(microsecond=0)
+    placed, answered = ((now - dt.timedelta(seconds=x)).isoformat() for x in (ago, answer))
+    pod = engine("m")
+    (condition,) = pod["status"]["conditions"]
+    pod["status"]["conditions"] = [
+        condition | {"lastTransitionTime": answered},
+        {"type": "PodScheduled", "status": "True", "lastTransitionTime": placed},
+    ]
+    return pod
+
+
+async def test_a_pods_life_is_told_once_by_whoever_leads(kube: FakeApi, tmp_path: Path) -> None:
+    kube.define()
+    kube.store(MODELS, resource("m", scaling={"idleSeconds": 600}))
+    ledger = Ledger()
+    async with ledger.serving() as url:
+        first = await Operator(kube, tmp_path, "op-0", url).start()
+        await idle(kube, first, "m")
+        running = kube.find(DEPLOYMENTS, "mdep-m")
+        assert running
+        kube.store(DEPLOYMENTS, {**running, "spec": {**running["spec"], "replicas": 1}})
+        kube.store("/api/v1/pods", lived(200, 170))
+        kube.store(SLICES, {"metadata": {"name": "r", "namespace": "system"}, "endpoints": []})
+        await until(lambda: len(ledger.taken) >= 3, "told by the first", first.log)
+        await first.kill()
+        second = await Operator(kube, tmp_path, "op-1", url).start()
+        try:
+            reports = ledger.reports
+            await until(lambda: ledger.reports > reports, "told by the second", second.log)
+            kube.remove("/api/v1/pods", "engine-m", "team")
+            gone = time.time()
+            await until(lambda: ledger.until() >= gone * 1000, "the end", second.log)
+        finally:
+            await second.kill()
+    told = ledger.taken
+    assert [one.begin for one in told[1:]] == [one.end for one in told[:-1]]
+    assert sum(one.cold_start for one in told) == 30_000
+    assert sum(one.idle_tail for one in told) == told[-1].end - told[0].begin - 30_000
+    assert {(one.epoch, one.model, one.owner) for one in told} == {("pod-m.0", "m", "team")}
 
 
 async def test_two_that_take_the_same_lease(kube: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,7 @@ def test_500_streams_from_zero_all_whole(tmp_path: Path) -> None:
             20 + i % 20 for i in range(500)
         )
         assert all(r["unexplained"] == 0 for r in up.conservation())
+        assert up.drifts() == []
 
 
 def test_two_routers_beside_one_billing(tmp_path: Path) -> None:
@@ -67,6 +68,7 @@ def test_two_routers_beside_one_billing(tmp_path: Path) -> None:
         probes = {e["attempt_id"] for e in events if e["reason"] == "probe"}
         assert probes == up.truth().keys() - {e["attempt_id"] for e in events if e["billed"]}
         assert 1 <= len(probes) <= 2
+        assert up.drifts() == []
 
 
 def test_private_models_are_as_if_they_were_not(tmp_path: Path) -> None:

@@ -158,6 +158,7 @@ class Billing:
     def __init__(self) -> None:
         self.counters: list[Any] = []
         self.models: list[Any] = []
+        self.stretches: list[Any] = []
 
     def app(self) -> Starlette:
         async def key(_: Request) -> Response:
@@ -178,8 +179,18 @@ class Billing:
             self.counters += await request.json()
             return JSONResponse({})
 
+        async def live(request: Request) -> Response:
+            told = await request.json()
+            self.stretches += told
+            counted = [
+                {"deployment": one["deployment"], "epoch": one["epoch"], "until": one["end"]}
+                for one in told
+            ]
+            return JSONResponse(counted)
+
         async def state(_: Request) -> Response:
-            return JSONResponse({"counters": self.counters, "models": self.models})
+            seen = {"counters": self.counters, "models": self.models}
+            return JSONResponse(seen | {"stretches": self.stretches})
 
         return Starlette(
             routes=[
@@ -187,6 +198,7 @@ class Billing:
                 Route("/api/v1/keys", key, methods=["POST"]),
                 Route("/internal/models", price, methods=["PUT"]),
                 Route("/internal/counters", count, methods=["POST"]),
+                Route("/internal/replicas", live, methods=["POST"]),
                 Route("/test/state", state),
             ]
         )

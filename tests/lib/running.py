@@ -177,6 +177,10 @@ class Platform:
         """Billing's conservation rows."""
         return list(self.api("/api/v1/conservation")["data"])
 
+    def drifts(self) -> list[dict[str, Any]]:
+        """Where rollups or journals part from the ledger."""
+        return list(self.api("/api/v1/conservation/days")["data"])
+
     def stop(self, number: int = signal.SIGINT) -> int:
         """End it as Ctrl-C does."""
         if self.process.poll() is None:

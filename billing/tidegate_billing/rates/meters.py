@@ -124,7 +124,6 @@ def quantities(used: Used, apart: Apart) -> Quantities:
     prompt, cached, completion, reasoning, audio, images, requests, cold, serving, idle = used
     cached = min(cached, prompt) if cached is not None and apart.cached else 0
     reasoning = min(reasoning, completion) if apart.reasoning else 0
-    shares = apart.shares
     return Quantities(
         prompt - cached,
         cached,
@@ -133,8 +132,15 @@ def quantities(used: Used, apart: Apart) -> Quantities:
         audio,
         images,
         requests,
-        100 * serving + shares.cold_start * cold + shares.idle_tail * idle,
+        replica_time(apart.shares, cold, serving, idle),
     )
+
+
+def replica_time(shares: Shares, cold_ms: int, serving_ms: int, idle_ms: int) -> int:
+    """What of a replica's time is the customer's, in hundredths of a millisecond.
+
+    A sum of times has the sum of their shares: it does not matter how the time was cut."""
+    return 100 * serving_ms + shares.cold_start * cold_ms + shares.idle_tail * idle_ms
 
 
 def absorbed(used: Used, shares: Shares) -> int:

@@ -27,6 +27,7 @@ from tidegate_operator.kube.capacity import Capacity
 from tidegate_operator.kube.children import Children
 from tidegate_operator.kube.events import Events
 from tidegate_operator.kube.leaving import Leaving
+from tidegate_operator.kube.living import Living
 from tidegate_operator.kube.model import ColdStart, Model
 from tidegate_operator.kube.prices import Prices
 from tidegate_operator.kube.queue import Queue
@@ -90,6 +91,7 @@ class Fleet:
         )
         self._prices = Prices(site.billing, self._to_price, self.queue.add, self.spawn)
         self._lives: dict[str, Life] = {}
+        self.living = Living(site.billing, self.models, self._lives, self.state.owner)
         self._uids: dict[str, str] = {}
         self.routers: Callable[[], Iterable[Object]] = tuple
         self._hearing = nodes.Hearing()
@@ -169,14 +171,16 @@ class Fleet:
         if before != report.told(model):
             self._look_at(model.deployment)
 
-    def _look_for_room(self, now: float) -> None:
-        if not self.leading or not self.synced:
+    def _look_around(self, now: float) -> None:
+        if not self.synced:
             return
         try:
-            self.capacity.look(now)
+            if self.leading:
+                self.capacity.look(now)
+            self.living.look(self.picture, now)
         except Exception:  # the decision's boundary, as in `act`
             self.faults += 1
-            log.exception("capacity_failed")
+            log.exception("look_failed")
 
     def _act_soon(self, deployment: str) -> None:
         model = self.models.get(deployment)
@@ -250,7 +254,7 @@ class Fleet:
         rounds = Rounds(time.monotonic())
         while True:
             now = time.time()
-            self._look_for_room(now)
+            self._look_around(now)
             for model in list(self.models.values()):
                 self.act(model, now)
             for key in rounds.due(time.monotonic(), self.state.resources, self._reads_a_secret):

@@ -177,6 +177,7 @@ def _jobs(
         election.run(),
         fleet.queue.run(),
         fleet.tick(),
+        fleet.living.tell(lambda: fleet.leading),
         handlers.follow(fleet.state, stop, relisted, partial(_served, api)),
     ]
 

@@ -10,7 +10,14 @@ from collections.abc import Sequence
 import httpx
 import msgspec
 
-from tidegate_billing.links import EngineCounters, ModelPricing, PricedModel
+from tidegate_billing.links import (
+    EngineCounters,
+    ModelPricing,
+    PricedModel,
+    ReplicaCounted,
+    ReplicaTime,
+)
+from tidegate_operator.replica_time import Lives
 
 _FIRST_RETRY = 0.1
 _LAST_RETRY = 5.0
@@ -46,6 +53,18 @@ class Billing:
         Raises BillingError where it refused them.
         """
         await self._until_answered("POST", "/internal/counters", msgspec.json.encode(counters))
+
+    async def settle(self, lives: Lives) -> None:
+        """Tells all that is due of replicas' lives; each call retries until billing has answered.
+
+        Raises BillingError where it refused them.
+        """
+        told: list[ReplicaTime] = []
+        while (due := lives.due()) and due != told:
+            body = msgspec.json.encode(due)
+            answer = await self._until_answered("POST", "/internal/replicas", body)
+            lives.told(msgspec.json.decode(answer, type=list[ReplicaCounted]))
+            told = due
 
     async def make_key(self, tenant: str, name: str) -> str:
         """A new key of the tenant's project `default`.

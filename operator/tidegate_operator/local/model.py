@@ -25,6 +25,7 @@ from tidegate_operator.local.replica import ColdStart, Running
 from tidegate_operator.local.retry import Retry
 from tidegate_operator.local.site import Site
 from tidegate_operator.local.sockets import PortInUseError, engine_port
+from tidegate_operator.replica_time import Whose
 from tidegate_operator.status import Facts, status
 from tidegate_runtime.contract.links import Failure, ModelView, ReplicaDemand
 
@@ -65,6 +66,7 @@ class Model:
         self._finished = finished
         self._shown: tuple[str, str, str] = ("", "", "")
         self._count = 0
+        self._asked = self._looked = 0.0  # the last request, and the last one that was looked at
 
     def begin(self) -> None:
         """Prepares the engine's source in the background, before anybody asks for it."""
@@ -93,6 +95,7 @@ class Model:
         decision = decide(self._scaling, [sample], self.plan.policy, now, None, suspend=self.off)
         self._scaling = decision.state
         self.desired, self.reason = decision.replicas, decision.reason
+        self._watch(now)
         self._expire(now)
         missing = self.desired - len(self.active())
         if missing > 0:
@@ -180,6 +183,19 @@ class Model:
         failure = self.view.failure
         return f"{failure.reason}: {failure.message}" if failure and not self.ready() else ""
 
+    def _watch(self, now: float) -> None:
+        """Looks which replicas are in use. Where a router is silent nobody knows: that is seen, and
+        counted, when it speaks again."""
+        self._asked = max(self._asked, self.total.last_request)
+        if not any(run.answered_at for run in self.runs.values()) or self.total.in_flight is None:
+            return
+        came, self._looked = self._asked > self._looked, self._asked
+        staying = {run.id for run in self.active()}
+        kept = staying if len(staying) <= self.plan.policy.min_replicas else set()
+        for one in busy(self.runs, self.site.picture.lines(now)):
+            used = bool(one.in_flight) or one.id in kept
+            self.site.lives.watched(one.id, now, busy=used, came=came)
+
     # What happens to a start
 
     def _grow(self, missing: int, now: float) -> None:
@@ -216,6 +232,8 @@ class Model:
                 )
                 return
             self.runs[run.id] = run
+            whose = Whose(self.deployment, run.id, self.plan.pricing.model, self.plan.pricing.owner)
+            self.site.lives.begin(whose, run.exec_at, run.exec_at)
         self.view = msgspec.structs.replace(self.view, start_id=start_id, failure=None)
         self.publish()
         for run in self.runs.values():
@@ -247,6 +265,7 @@ class Model:
 
     def _answered(self, run: Running, at: float) -> None:
         run.answered_at = at
+        self.site.lives.answered(run.id, at)
         run.move("ready")
         self.retry = self.retry.answered()
         began = run.held_at or run.exec_at
@@ -296,6 +315,7 @@ class Model:
         )
 
     def _exited(self, run: Running, code: int) -> None:
+        self.site.lives.ended(run.id, time.time())
         if self.runs.get(run.id) is not run:
             return
         del self.runs[run.id]

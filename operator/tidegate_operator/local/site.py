@@ -14,13 +14,15 @@ from tidegate_operator.demand import Picture
 from tidegate_operator.local.options import Event
 from tidegate_operator.local.replica import Running
 from tidegate_operator.local.world import World
+from tidegate_operator.replica_time import Lives
 
 
 @dataclass(kw_only=True)
 class Site:
     """The surroundings of a model. `count` tells billing the counters of an ended engine and
     returns when it has them; `started` notes a new engine; `changed` says that the list of engines
-    is another one. `mark` is what every engine carries in its environment."""
+    is another one. `mark` is what every engine carries in its environment; `lives` is what its time
+    comes to."""
 
     data: Path
     mark: Mapping[str, str]
@@ -31,6 +33,7 @@ class Site:
     count: Callable[[EngineCounters], Coroutine[Any, Any, None]]
     started: Callable[[Running], None]
     changed: Callable[[], None]
+    lives: Lives = field(default_factory=Lives)
     closing: bool = False
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 

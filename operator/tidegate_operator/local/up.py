@@ -24,6 +24,7 @@ from tidegate_operator.local import composition, datadir, leftovers, ops, resour
 from tidegate_operator.local.billing import Billing, BillingError
 from tidegate_operator.local.composition import Listeners
 from tidegate_operator.local.datadir import DataInUseError
+from tidegate_operator.local.diary import Diary
 from tidegate_operator.local.epochs import Epochs
 from tidegate_operator.local.fleet import Fleet
 from tidegate_operator.local.model import Plan
@@ -136,6 +137,7 @@ class Platform:
             internal=self._secrets.internal,
             admin=self._secrets.admin,
         )
+        self._diary = Diary(options.data, self._billing, lambda words: report(_error(words)))
         self._site = Site(
             data=options.data,
             mark={leftovers.MARK: leftovers.mark(options.data)},
@@ -146,6 +148,7 @@ class Platform:
             count=self._count,
             started=self._engine_started,
             changed=self._changed,
+            lives=self._diary.lives,
         )
         self._fleet = Fleet(plans, self._site)
         specs = composition.specs(options, listeners, self._secrets, os.environ)
@@ -194,6 +197,7 @@ class Platform:
             self._beside.append(asyncio.create_task(self._follow(name, part.spec.ops_url)))
         self._fleet.begin()
         self._beside.append(asyncio.create_task(self._fleet.tick()))
+        self._beside.append(asyncio.create_task(self._diary.run()))
 
     async def _follow(self, name: str, url: str) -> None:
         def heard(line: DemandLine) -> None:
@@ -324,6 +328,7 @@ class Platform:
             orderly.result()
         else:
             await self._at_once(orderly)
+        self._diary.write()
         self._fleet.ready = False
         await asyncio.gather(self._billing.close(), self._site.http.aclose())
 
@@ -332,6 +337,7 @@ class Platform:
         await asyncio.gather(*(part.stop(self._options.stop_seconds) for part in self._routers()))
         await self._cancel_beside()
         await self._fleet.close(ENGINE_GRACE)
+        self._site.spawn(self._diary.tell())
         await self._site.finish(BILLING_GRACE)
         await self._parts[-1].stop(BILLING_GRACE)
 
