@@ -50,6 +50,7 @@ def ensure_tenant(
     organization: str = DEFAULT,
     display_name: str = "",
     time_zone: str = "UTC",
+    plan: str = "postpaid",
 ) -> bool:
     """Make the tenant where it is missing; True where it was."""
     if tenant_exists(connection, tenant):
@@ -62,6 +63,7 @@ def ensure_tenant(
             organization=organization,
             display_name=display_name,
             time_zone=time_zone,
+            plan=plan,
         )
     )
     row = connection.execute(select(TENANT).where(TENANT.c.id == tenant)).one()
@@ -96,6 +98,7 @@ def tenant_view(row: "Row[Any]") -> views.Tenant:
         display_name=row.display_name,
         time_zone=row.time_zone,
         suspended=row.suspended_at is not None,
+        plan=row.plan,
     )
 
 

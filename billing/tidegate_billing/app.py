@@ -204,7 +204,12 @@ async def serve(chosen: Settings, management: socket.socket, ops: socket.socket)
     )
     beside = [
         asyncio.ensure_future(work)
-        for work in (service.expire_keys(billing), watch.run(billing), worker.run(billing))
+        for work in (
+            service.expire_keys(billing),
+            watch.run(billing),
+            worker.run(billing),
+            billing.lender.run(),
+        )
     ]
     try:
         await asyncio.gather(

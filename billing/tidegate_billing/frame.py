@@ -56,13 +56,15 @@ class News(NamedTuple):
 
 class Done(NamedTuple):
     """What a change came to. `secret`: the field of `view` that is not kept, and its first letters.
-    `news` None: nothing the routers work by has changed."""
+    `news` None: nothing the routers work by has changed. `limits`: tenants whose credit or budgets
+    have."""
 
     view: msgspec.Struct
     etag: str = ""
     status: int = 200
     secret: tuple[str, str] = ("", "")
     news: News | None = None
+    limits: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,9 @@ class Call:
         if isinstance(outcome, idempotency.Kept):
             await self._applied(version)
             return _answer(outcome.body, outcome.status, outcome.etag, replayed=True)
-        if outcome.news is not None:
+        if outcome.limits:
+            version = await self.service.lender.tell(outcome.limits)
+        if outcome.news is not None or outcome.limits:
             await self._applied(version)
         return _answer(outcome.view, outcome.status, outcome.etag)
 

@@ -17,6 +17,8 @@ from sqlalchemy import Connection, insert, select, update
 from tidegate_billing import bulk, partitions, rating, retention, rollup
 from tidegate_billing.budgeting import spent
 from tidegate_billing.entry import FIELDS, Rating
+from tidegate_billing.lending import desk
+from tidegate_billing.lending.said import LeaseKept, LeaseWord
 from tidegate_billing.links import UsageBatch
 from tidegate_billing.prepaid import purses
 from tidegate_billing.tables import EVENT, JOURNAL, PARKED, REFUSED
@@ -51,11 +53,12 @@ class Delivery(NamedTuple):
     unshipped: int
     good: list[Prepared]
     malformed: list[tuple[Usage, str]]
+    leases: LeaseWord | None = None
 
 
 def prepare(batch: UsageBatch, unshipped: int = 0) -> Delivery:
     """Sort a batch's events into those that can be kept and those that can't."""
-    delivery = Delivery(batch.journal, batch.first, batch.last, unshipped, [], [])
+    delivery = Delivery(batch.journal, batch.first, batch.last, unshipped, [], [], batch.leases)
     for event in batch.events:
         wrong = problem(event)
         if wrong is None:
@@ -68,7 +71,7 @@ def prepare(batch: UsageBatch, unshipped: int = 0) -> Delivery:
 
 
 class Outcome(NamedTuple):
-    """What became of one batch. `gap`: records missing before it."""
+    """What became of one batch. `gap`: records missing before it. `tenants`: of its new usage."""
 
     acked: int
     gap: int
@@ -77,6 +80,8 @@ class Outcome(NamedTuple):
     conflicts: tuple[str, ...]
     malformed: tuple[str, ...]
     parked: tuple[str, ...]
+    tenants: frozenset[str] = frozenset()
+    kept: LeaseKept | None = None
 
 
 @dataclass
@@ -122,6 +127,9 @@ def ingest(
     outcomes = []
     for delivery, one in zip(deliveries, batches, strict=True):
         acked, gap = _mark(connection, delivery)
+        word = delivery.leases
+        if word is not None and gap and word.holds is None:
+            word = None  # of what is missing we know no cost: it stays lent
         outcomes.append(
             Outcome(
                 acked=acked,
@@ -131,6 +139,8 @@ def ingest(
                 conflicts=tuple(event.event_id for event in one.conflicts),
                 malformed=tuple(event.event_id for event, _ in one.malformed),
                 parked=tuple(new.event_id for new in one.fresh if new.event_id in parked),
+                tenants=frozenset(new.event.tenant for new in one.fresh),
+                kept=None if word is None else desk.heard(connection, word, now),
             )
         )
     return outcomes

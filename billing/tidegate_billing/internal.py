@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from tidegate_billing import adjust, counters, inquiry, pricebook
 from tidegate_billing.ingest import Outcome, prepare
+from tidegate_billing.lending import loans
 from tidegate_billing.links import (
     EngineCounters,
     ModelPricing,
@@ -34,6 +35,7 @@ def routes(service: Service) -> list[Route]:
         Route("/internal/models", guarded(token, links.models), methods=["PUT"]),
         Route("/internal/counters", guarded(token, links.counters), methods=["POST"]),
         *inquiry.routes(service),
+        *loans.routes(service),
     ]
 
 
@@ -50,12 +52,14 @@ class Links:
             raise bad("journal", f"is not a name; allowed: 1 to {NAME_LENGTH} characters")
         if not 0 <= batch.first <= batch.last + 1 <= LARGEST:
             raise bad("first", "records must run from first to last, neither below 0")
+        loans.check(batch.leases)
         held = request.headers.get("x-journal-unacked", "0")
         unshipped = int(held) if held.isascii() and held.isdigit() and len(held) < 16 else 0
         outcome = await self._service.intake.keep(prepare(batch, unshipped))
         self._report(batch, outcome)
+        self._service.lender.active(outcome.tenants)
         refused = [*outcome.conflicts, *outcome.malformed]
-        return reply(UsageAck(acked=outcome.acked, conflicts=refused))
+        return reply(UsageAck(acked=outcome.acked, conflicts=refused, leases=outcome.kept))
 
     def _report(self, batch: UsageBatch, outcome: Outcome) -> None:
         metrics = self._service.metrics
@@ -120,6 +124,7 @@ class Links:
             log.info("ledger_released", events=released)
         if applied.changed or applied.tenants:
             self._service.snapshots.change(prices=applied.changed, tenants=applied.tenants)
+            await self._service.lender.tell()
         return reply(applied.answers)
 
     async def counters(self, request: Request) -> Response:

@@ -4,6 +4,7 @@ router -> billing   POST /internal/usage       UsageBatch -> UsageAck
 router -> billing   POST /internal/inquiry     TenantInquiry -> what the tenant sees, or its error
 router <- billing   GET  /internal/snapshot    NDJSON: one SnapshotLine, then one per change
 router -> billing   POST /internal/snapshot/ack SnapshotAck (how far a router has got)
+router -> billing   POST /internal/leases/*   see `lending.said`
 operator -> billing PUT  /internal/models      ModelPricing list -> PricedModel list
 operator -> billing POST /internal/counters    EngineCounters list
 billing -> operator GET  /internal/counters    EngineCounters list, read from live engines now
@@ -20,6 +21,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from tidegate_billing.lending.said import LeaseKept, LeaseWord, PotView, RateView
 from tidegate_billing.usage import Usage
 from tidegate_billing.who.scopes import Limits
 
@@ -32,6 +34,7 @@ class UsageBatch(msgspec.Struct, frozen=True, kw_only=True):
     first: int
     last: int
     events: list[Usage]
+    leases: LeaseWord | None = None
 
 
 class UsageAck(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +42,7 @@ class UsageAck(msgspec.Struct, frozen=True, kw_only=True):
 
     acked: int
     conflicts: list[str] = []
+    leases: LeaseKept | None = None
 
 
 class TenantInquiry(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,9 +81,10 @@ class PriceView(msgspec.Struct, frozen=True, kw_only=True):
 class SnapshotLine(msgspec.Struct, frozen=True, kw_only=True):
     """`snapshot`: everything, replacing what was known. `change`: upserts and removals.
     `beat`: nothing new, the picture is current (every 5 s). `suspended`: tenants whose keys are
-    refused, in a change those that are so now; `resumed`: those that are so no more."""
+    refused, in a change those that are so now; `resumed`: those that are so no more. `recall`: give
+    back what is unused of these pots, now; it changes nothing in the picture."""
 
-    type: Literal["snapshot", "change", "beat"]
+    type: Literal["snapshot", "change", "beat", "recall"]
     version: int
     keys: list[KeyView] = []
     removed_keys: list[str] = []
@@ -87,6 +92,10 @@ class SnapshotLine(msgspec.Struct, frozen=True, kw_only=True):
     tenants: list[str] = []
     suspended: list[str] = []
     resumed: list[str] = []
+    pots: list[PotView] = []
+    removed_pots: list[str] = []
+    rates: list[RateView] = []
+    recall: list[str] = []
 
 
 class SnapshotAck(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,12 +186,13 @@ class DesiredKey(
 class DesiredTenant(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"
 ):
-    """All that a resource says of a tenant. `organization` and `suspended` null: as they are."""
+    """All that a resource says of a tenant. `organization`, `suspended` and `plan` null: as they are."""
 
     display_name: str = ""
     time_zone: str = "UTC"
     organization: str | None = None
     suspended: bool | None = None
+    plan: Literal["postpaid", "prepaid"] | None = None
     contract: dict[str, Any] | None = None
     projects: list[str] = []
     keys: list[DesiredKey] = []

@@ -169,7 +169,7 @@ async def put_tenant(call: Call) -> Response:
         raise _refused(problems)
 
     def transaction(connection: Connection) -> Done:
-        row, made, news = _tenant(connection, call, name, wanted)
+        row, made, news, limits = _tenant(connection, call, name, wanted)
         for project in wanted.projects:
             if projects.named(connection, name, project) is None:
                 projects.insert_project(connection, call, row, project)
@@ -180,15 +180,16 @@ async def put_tenant(call: Call) -> Response:
             _end_contract(connection, call, name)
         work = Work(connection, call, row, managed_keys.News())
         keys = managed_keys.settle(work, wanted.keys)
-        return _settled(row, keys, news._replace(tenants=[name] if made else []), work.news)
+        done = _settled(row, keys, news._replace(tenants=[name] if made else []), work.news)
+        return done._replace(limits=limits)
 
     return await call.change(transaction)
 
 
 def _tenant(
     connection: Connection, call: Call, name: str, wanted: DesiredTenant
-) -> "tuple[Row[Any], bool, News]":
-    """The tenant's row, whether it is new, and what routers must hear of it."""
+) -> "tuple[Row[Any], bool, News, frozenset[str]]":
+    """The tenant's row, whether it is new, and what routers must hear of it and of its plan."""
     if wanted.organization is not None:
         organizations.find(connection, call.actor, wanted.organization, "spec.organization")
     made = accounts.ensure_tenant(connection, name, call.at, actor=call.actor.id)
@@ -199,8 +200,10 @@ def _tenant(
         change.organization = wanted.organization
     if wanted.suspended is not None or returned:
         change.suspended = bool(wanted.suspended)
+    if wanted.plan is not None:
+        change.plan = wanted.plan
     row = tenants.write(connection, call, old, change)
-    return row, made, tenants.news(old, row) or News()
+    return row, made, tenants.news(old, row) or News(), tenants.limits(old, row)
 
 
 def _settled(row: "Row[Any]", keys: list[SettledKey], news: News, said: managed_keys.News) -> Done:

@@ -13,6 +13,7 @@ from tidegate_billing import accounts, counters, pricebook
 from tidegate_billing.database import Database
 from tidegate_billing.destinations import Policy
 from tidegate_billing.intake import Intake
+from tidegate_billing.lending.lender import Lender
 from tidegate_billing.links import EngineCounters
 from tidegate_billing.metrics import Metrics
 from tidegate_billing.reconcile import Balance
@@ -48,13 +49,12 @@ class Service:
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     destinations: Policy = field(default_factory=Policy)
     intake: Intake = field(init=False)
+    lender: Lender = field(init=False)
 
     def __post_init__(self) -> None:
-        """Usage goes into the same database."""
+        """Usage and leases go into the same database."""
         object.__setattr__(self, "intake", Intake(self.database, now))
-
-    async def pots_changed(self) -> None:
-        """Tell routers that a hard budget was made, changed or ended; awaited before that is answered."""
+        object.__setattr__(self, "lender", Lender(self.database, self.snapshots, now))
 
 
 async def load(service: Service) -> None:
@@ -73,6 +73,7 @@ async def load(service: Service) -> None:
         )
 
     await service.database.read(query)
+    await service.lender.tell()
 
 
 async def expire_keys(service: Service) -> None:

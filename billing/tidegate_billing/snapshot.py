@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterable
 
 import msgspec
 
+from tidegate_billing.lending.said import PotView, RateView
 from tidegate_billing.links import KeyView, PriceView, SnapshotLine
 
 BEAT_SECONDS = 5.0
@@ -36,6 +37,15 @@ class Subscriber:
         self.closed = False
         self.wake = asyncio.Event()
 
+    def push(self, encoded: bytes) -> None:
+        """Send a line, or the whole picture instead to one that does not read."""
+        if len(self.queue) >= QUEUE:
+            self.queue.clear()
+            self.behind = True
+        if not self.behind:
+            self.queue.append(encoded)
+        self.wake.set()
+
 
 class Snapshots:
     """The picture and its subscribers. Every method but the stream and `applied` is immediate."""
@@ -47,6 +57,8 @@ class Snapshots:
         self._prices: dict[str, PriceView] = {}
         self._tenants: dict[str, None] = {}
         self._suspended: dict[str, None] = {}
+        self.pots: dict[str, PotView] = {}
+        self.rates: dict[tuple[str, str], RateView] = {}
         self._waiters: set[asyncio.Future[None]] = set()
 
     def load(
@@ -71,6 +83,9 @@ class Snapshots:
         tenants: Iterable[str] = (),
         suspended: Iterable[str] = (),
         resumed: Iterable[str] = (),
+        pots: Iterable[PotView] = (),
+        removed_pots: Iterable[str] = (),
+        rates: Iterable[RateView] = (),
     ) -> int:
         """Take a change that is durable, send it to everyone, and return its version."""
         self.version += 1
@@ -83,7 +98,17 @@ class Snapshots:
             tenants=list(tenants),
             suspended=list(suspended),
             resumed=list(resumed),
+            pots=list(pots),
+            removed_pots=list(removed_pots),
+            rates=list(rates),
         )
+        self._keep(line)
+        encoded = encode(line)
+        for subscriber in self.subscribers:
+            subscriber.push(encoded)
+        return self.version
+
+    def _keep(self, line: SnapshotLine) -> None:
         self._keys.update((key.id, key) for key in line.keys)
         for key_id in line.removed_keys:
             self._keys.pop(key_id, None)
@@ -92,15 +117,23 @@ class Snapshots:
         self._suspended.update(dict.fromkeys(line.suspended))
         for tenant in line.resumed:
             self._suspended.pop(tenant, None)
-        encoded = encode(line)
-        for subscriber in self.subscribers:
-            if len(subscriber.queue) >= QUEUE:
-                subscriber.queue.clear()
-                subscriber.behind = True
-            if not subscriber.behind:
-                subscriber.queue.append(encoded)
-            subscriber.wake.set()
-        return self.version
+        self.pots.update((pot.name, pot) for pot in line.pots)
+        for name in line.removed_pots:
+            self.pots.pop(name, None)
+        self.rates.update(((rate.tenant, rate.deployment), rate) for rate in line.rates)
+
+    def recall(self, router: str, pots: Iterable[str]) -> bool:
+        """Have a router give back what is unused of these pots; False: it isn't connected."""
+        line = SnapshotLine(type="recall", version=self.version, recall=list(pots))
+        asked = [one for one in self.subscribers if one.router == router]
+        for subscriber in asked:
+            subscriber.push(encode(line))
+        return bool(asked)
+
+    @property
+    def routers(self) -> int:
+        """How many are connected."""
+        return len({one.router for one in self.subscribers})
 
     def expire(self, now: int) -> list[str]:
         """Take keys whose time is over out of the picture; which those were.
@@ -184,6 +217,8 @@ class Snapshots:
             prices=list(self._prices.values()),
             tenants=list(self._tenants),
             suspended=list(self._suspended),
+            pots=list(self.pots.values()),
+            rates=list(self.rates.values()),
         )
 
     def _leave(self, subscriber: Subscriber) -> None:

@@ -229,6 +229,26 @@ def find(
     return known.made[source]
 
 
+def offered(
+    known: Tariffs, tenant: str, deployment: str, model: str, base: Priced | None, when: int
+) -> Rate | None:
+    """What a model costs a tenant at `when` (microseconds), in no service tier; None: nothing prices it,
+    or not exactly. Nothing is numbered, for nothing was used."""
+    in_force = [found.terms for line in known.documents.books.values() if (found := line.at(when))]
+    line = known.documents.contracts.get(tenant)
+    terms = None if line is None else line.at(when)
+    number = 0 if base is None or base.price is None else base.version
+    try:
+        return _rate(
+            Source((), 0, number, deployment, model),
+            [one for one in in_force if one is not None],
+            None if terms is None else terms.terms,
+            base,
+        )
+    except InexactError:
+        return None
+
+
 def _make(
     connection: Connection,
     source: Source,

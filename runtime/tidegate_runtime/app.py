@@ -32,6 +32,7 @@ from tidegate_runtime.probe import Prober, believe
 from tidegate_runtime.settings import Settings
 from tidegate_runtime.slots import Slots
 from tidegate_runtime.tenants import Tenants
+from tidegate_runtime.till import Till
 
 log = structlog.get_logger()
 
@@ -113,6 +114,8 @@ async def _stop(gate: Gate, settings: Settings, server: asyncio.Server) -> None:
         try:
             async with asyncio.timeout(FLUSH_SECONDS):
                 await gate.meter.flushed()
+                if gate.till is not None:
+                    await gate.till.part()
         except TimeoutError:
             log.warning("journal_not_flushed", unacked=gate.meter.journal.unacked)
 
@@ -133,21 +136,14 @@ async def _tasks(
             gate.tenants.add(key)
         gate.apply(world)
     ops = Ops(gate, settings.internal_token)
-    server = Server(
-        uvicorn.Config(
-            ops.app(),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-        )
-    )
+    server = _server(ops)
     jobs: list[Coroutine[object, object, None]] = [
         server.serve(sockets=[ops_socket]), ops.spread(), _sweep(gate),
     ]  # fmt: skip
     if settings.static is not None:
         jobs.append(gate.meter.keep())
     else:
+        gate.till = gate.meter.teller = Till(gate, client, settings.billing_url)
         links = Links(gate, client, settings.data / f"picture-{settings.name}.json")
         links.restore()
         jobs += [
@@ -168,6 +164,18 @@ async def _tasks(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _server(ops: Ops) -> Server:
+    return Server(
+        uvicorn.Config(
+            ops.app(),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+    )
 
 
 async def _follow(links: Links, settings: Settings) -> None:

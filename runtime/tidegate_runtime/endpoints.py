@@ -115,7 +115,7 @@ class ModelState:
     """One model: its view, its replicas and who waits for it."""
 
     __slots__ = (
-        "in_flight", "last_request", "price_version", "queue", "replicas", "suspected_until", "told", "view",
+        "context", "in_flight", "last_request", "price_version", "queue", "replicas", "suspected_until", "told", "view",
     )  # fmt: skip
 
     def __init__(self, view: ModelView) -> None:
@@ -123,6 +123,7 @@ class ModelState:
         self.replicas: dict[str, ReplicaState] = {}
         self.queue: HoldQueue[Exchange] = HoldQueue()
         self.in_flight = 0
+        self.context = 0  # tokens of prompt and answer together, once a replica has said it
         self.last_request = 0.0
         self.price_version = 0
         self.told: ModelDemand | None = None

@@ -2,6 +2,7 @@
 
 Refusal            anything a client is told instead of an answer
 |- TenantError     the caller's doing (4xx): asking again unchanged will not help, or not yet
+|  `- PaymentError nothing is left to pay for it (402)
 |- EngineError     the model's engine failed (5xx): asking again may help
 `- PlatformError   ours (5xx): nothing is wrong with the request
 """
@@ -50,6 +51,12 @@ class TenantError(Refusal):
     """The caller's doing (4xx)."""
 
     kind = "invalid_request_error"
+
+
+class PaymentError(TenantError):
+    """Nothing is left to pay for it (402)."""
+
+    kind = "insufficient_quota"
 
 
 class EngineError(Refusal):

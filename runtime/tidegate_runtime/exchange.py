@@ -24,6 +24,7 @@ from tidegate_runtime.stream import Counts, MalformedAnswer, Scanner, usage_of
 log = structlog.get_logger()
 
 if TYPE_CHECKING:
+    from tidegate_runtime.draw import Draw
     from tidegate_runtime.endpoints import ModelState, ReplicaState
     from tidegate_runtime.front import Front, Incoming
     from tidegate_runtime.gate import Gate
@@ -42,7 +43,7 @@ class Exchange:
 
     __slots__ = (
         "_attempt", "_content_type", "_forwarded", "_parts", "_replica", "_reply", "_scanner", "_slot",
-        "_status", "_tail", "_upstream", "body", "connect_until", "ended", "failed", "front", "gate", "heard_at",
+        "_status", "_tail", "_upstream", "body", "connect_until", "draw", "ended", "failed", "front", "gate", "heard_at",
         "incoming", "key", "model", "request", "since", "started", "ticket", "tries", "unreached",
     )  # fmt: skip
 
@@ -61,10 +62,10 @@ class Exchange:
         self.since = gate.loop.time()
         self.heard_at = self.since
         self.ticket: Ticket[Exchange] | None = None
-        self.tries = 0
-        self.unreached = 0
+        self.tries = self.unreached = 0
         self.failed: set[str] = set()
         self.ended = False
+        self.draw: Draw | None = None
         self._attempt: Usage | None = None
         self._replica: ReplicaState | None = None
         self.connect_until = 0.0
@@ -132,7 +133,8 @@ class Exchange:
             return
         self._upstream = upstream
         replica = upstream.replica
-        body = openai.splice(self.body, self.request, self.gate.salt(self.key, self.request))
+        cap = None if self.draw is None else self.draw.cap(self.model.context)
+        body = openai.splice(self.body, self.request, self.gate.salt(self.key, self.request), cap)
         head = http1.upstream_head(
             self.incoming.path, replica.host_header, replica.guard,
             attempt.attempt_id, self.incoming.trace, len(body),
@@ -330,8 +332,7 @@ class Exchange:
         )
         self._attempt = None
         self._release()
-        if settled.billed:
-            self.gate.count_tokens(settled)
+        self.gate.settled(self, settled)
         self.gate.meter.settle(settled, self._slot, done)
         self._slot = -1
 

@@ -94,7 +94,14 @@ class Links:
 
         async def take(text: str) -> None:
             line = msgspec.json.decode(text, type=SnapshotLine)
-            self._gate.tenants.apply(line, self._gate.loop.time())
+            till = self._gate.till
+            if line.type == "recall":
+                if till is not None:
+                    till.recall(line.recall)
+                return
+            changed = self._gate.tenants.apply(line, self._gate.loop.time())
+            if till is not None and changed:
+                till.told(changed)
             if line.type == "beat":
                 if self._gate.loop.time() - self._saved_at > RENEW:
                     self._unsaved.set()

@@ -15,7 +15,7 @@ import structlog
 
 from tidegate_billing.links import KeyView
 from tidegate_billing.usage import Usage
-from tidegate_runtime import http1, openai, roster
+from tidegate_runtime import http1, openai, refusals, roster
 from tidegate_runtime.account import PREFIXES, Account
 from tidegate_runtime.admit import catalogue, identify, resolve, standing
 from tidegate_runtime.boundary import bounded
@@ -23,20 +23,15 @@ from tidegate_runtime.contract.links import DemandLine, ModelView, Replica, Worl
 from tidegate_runtime.contract.names import NameTable
 from tidegate_runtime.dial import Dialer
 from tidegate_runtime.endpoints import ModelState, ReplicaState
-from tidegate_runtime.errors import (
-    EngineError,
-    PlatformError,
-    Refusal,
-    TenantError,
-    model_not_found,
-)
+from tidegate_runtime.errors import PlatformError, Refusal, TenantError, model_not_found
 from tidegate_runtime.exchange import Exchange
 from tidegate_runtime.front import Front, Incoming
-from tidegate_runtime.hold import Full, Ticket
+from tidegate_runtime.hold import Ticket
 from tidegate_runtime.meter import Meter
 from tidegate_runtime.roster import suspended
 from tidegate_runtime.route import Wait, least_load
 from tidegate_runtime.tenants import Tenants
+from tidegate_runtime.till import Till
 
 log = structlog.get_logger()
 
@@ -69,6 +64,8 @@ class Gate:
         self.dialer = Dialer(self.loop)
         self.account: Account | None = None
         """Who answers tenants' questions of their usage; None: there is no billing."""
+        self.till: Till | None = None
+        """Who lets in only what can be paid for; None: there is no billing."""
 
     # Requests
 
@@ -132,7 +129,8 @@ class Gate:
         model.last_request = exchange.started
         front.listener = exchange
         self.live.add(exchange)
-        self.place(exchange)
+        if self.till is None or self.till.admit(exchange):
+            self.place(exchange)
 
     def send(self, front: Front, incoming: Incoming, body: bytes) -> None:
         """Answer a request with JSON of our own."""
@@ -163,7 +161,7 @@ class Gate:
         """Why nothing may be dispatched for this exchange now, however it came here."""
         view = exchange.model.view
         if self.stopping:
-            return _stopping()
+            return refusals.stopping()
         if self.meter.refusal:
             return self.unmetered()
         if view.suspend:
@@ -192,10 +190,10 @@ class Gate:
         queue = exchange.model.queue
         full = queue.push(ticket, view.max_held, TENANT_SHARE, front=front)
         if full is not None and (victim := queue.displace(ticket.tenant)) is not None:
-            victim.item.refuse(_too_many(full))
+            victim.item.refuse(refusals.too_many(full))
             full = queue.push(ticket, view.max_held, TENANT_SHARE, front=front)
         if full is not None:
-            exchange.refuse(_too_many(full))
+            exchange.refuse(refusals.too_many(full))
             return
         exchange.ticket = ticket
         if len(exchange.model.queue) == 1:
@@ -295,11 +293,14 @@ class Gate:
         for model in self.models.values():
             if model.queue:
                 self._sweep_queue(model, now)
+        if self.till is not None:
+            self.till.sweep()
         self.meter.sweep(time.time())
 
     def _sweep_queue(self, model: ModelState, now: float) -> None:
         for ticket in model.queue.expire(now):
-            ticket.item.refuse(self._held_too_long(model, now - ticket.since))
+            priced = bool(model.price_version) or not self.tenants.priced
+            ticket.item.refuse(refusals.not_ready(model.view, now - ticket.since, priced=priced))
         every = model.view.heartbeat_seconds
         for ticket in model.queue:
             exchange = ticket.item
@@ -309,16 +310,6 @@ class Gate:
                 exchange.heartbeat()
         roster.release(model)  # one that waits again may have missed the news
         self.drain_queue(model)
-
-    def _held_too_long(self, model: ModelState, waited: float) -> Refusal:
-        if self.tenants.priced and not model.price_version:
-            return PlatformError(
-                503, "model_not_priced",
-                f"The model `{model.view.name}` has no price yet (spec.pricing)", retry_after=30,
-            )  # fmt: skip
-        return EngineError(
-            503, "model_not_ready", f"No replica was ready within {waited:.0f} s", retry_after=5
-        )
 
     def end(self) -> None:
         """Serve what is here, what waits and what still comes, each connection to its answer's end."""
@@ -341,7 +332,9 @@ class Gate:
     def stop(self) -> None:
         """Refuse what waits and what comes; what runs goes on."""
         self.stopping = True
-        refusal = _stopping()
+        refusal = refusals.stopping()
+        if self.till is not None:
+            self.till.stop()
         for model in self.models.values():
             for ticket in list(model.queue):
                 model.queue.remove(ticket)
@@ -349,10 +342,7 @@ class Gate:
 
     def unmetered(self) -> PlatformError:
         """Nothing is served that cannot be metered."""
-        reason = self.meter.refusal or "the usage journal cannot be written"
-        return PlatformError(
-            503, "metering_unavailable", f"Usage cannot be recorded: {reason}", retry_after=5
-        )
+        return refusals.unmetered(self.meter.refusal or "the usage journal cannot be written")
 
     def salt(self, key: KeyView, request: openai.Request) -> str:
         """The prefix cache's salt: the tenant's, with the caller's own mixed in."""
@@ -367,25 +357,20 @@ class Gate:
             path=incoming.path[:100], param=refusal.param,
         )  # fmt: skip
 
-    def count_tokens(self, settled: Usage) -> None:
-        """Metrics of a billed settlement."""
+    def settled(self, exchange: Exchange, settled: Usage) -> None:
+        """An attempt has ended; called in the step in which its journal has it."""
+        if exchange.draw is not None and self.till is not None and settled.reason != "retry":
+            self.till.settle(exchange.draw, settled)
+        if not settled.billed:
+            return
         self.tokens[settled.model, "prompt"] += settled.prompt_tokens
         self.tokens[settled.model, "completion"] += settled.completion_tokens
 
     def ended(self, exchange: Exchange, status: int) -> None:
         """An exchange is over."""
         self.live.discard(exchange)
+        if exchange.draw is not None and self.till is not None:
+            self.till.release(exchange.draw)
         if self.ending:
             self.heard_at = self.loop.time()
         self.requests[exchange.model.view.name, status] += 1
-
-
-def _stopping() -> Refusal:
-    return PlatformError(503, "stopping", "The gateway is stopping", retry_after=1)
-
-
-def _too_many(full: Full) -> Refusal:
-    message = f"{full.limit} requests wait for this model already"
-    if full.scope == "tenant":
-        return TenantError(429, "held_queue_full", message, retry_after=5)
-    return PlatformError(503, "held_queue_full", message, retry_after=5)

@@ -18,12 +18,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import httpx
 import msgspec
 import structlog
 
+from tidegate_billing.lending.said import LeaseKept, LeaseWord
 from tidegate_billing.links import UsageAck
 from tidegate_billing.usage import Usage
 from tidegate_runtime.journal import Journal, Record, Segment
@@ -54,6 +55,20 @@ class _Work(NamedTuple):
     lasting: bool = False
 
 
+class Teller(Protocol):
+    """Who has something to say with a batch: see `till`."""
+
+    @property
+    def due(self) -> bool:
+        """Whether a batch shall go out for its sake."""
+
+    def word(self, *, whole: bool) -> LeaseWord | None:
+        """What goes with a batch that is cut in this step; `whole`: the journal has nothing after it."""
+
+    def heard(self, kept: LeaseKept | None, said_at: float) -> None:
+        """The answer to a batch that was cut at `said_at` (the loop's clock)."""
+
+
 class _Batch(msgspec.Struct):
     """A `links.UsageBatch` whose events are sent as the journal keeps them."""
 
@@ -61,6 +76,7 @@ class _Batch(msgspec.Struct):
     first: int
     last: int
     events: list[msgspec.Raw]
+    leases: LeaseWord | None = None
 
 
 class Meter:
@@ -69,6 +85,7 @@ class Meter:
     def __init__(self, journal: Journal, slots: Slots, *, strict: bool) -> None:
         self.journal = journal
         self.slots = slots
+        self.teller: Teller | None = None
         self._strict = strict
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[int, Done]] = deque()
@@ -226,18 +243,30 @@ class Meter:
             await self._news.wait()
             await asyncio.sleep(LINGER)
             self._news.clear()
-            while (records := self.journal.read_next(BATCH)) or self._untold(time.time()):
+            while (
+                (records := self.journal.read_next(BATCH))
+                or self._untold(time.time())
+                or (self.teller is not None and self.teller.due)
+            ):
                 await self._tell(client, url, records)
+
+    def hurry(self) -> None:
+        """There is something to tell billing."""
+        self._news.set()
 
     async def _tell(self, client: httpx.AsyncClient, url: str, records: list[Record]) -> None:
         open_ones = self._untold(time.time())
         settled = [msgspec.Raw(r.payload) for r in records if not r.attempt]
         last = records[-1].number if records else self.journal.acked
+        said_at, word = self._loop.time(), None
+        if self.teller is not None:
+            word = self.teller.word(whole=last == self.journal.number and not self._owed)
         batch = _Batch(
             journal=self.journal.id,
             first=records[0].number if records else last + 1,
             last=last,
             events=[msgspec.Raw(msgspec.json.encode(e)) for e in open_ones] + settled,
+            leases=word,
         )
         body = msgspec.json.encode(batch)
         pause = 0.05
@@ -262,6 +291,8 @@ class Meter:
         if ack.acked > self.journal.number:
             log.error("journal_behind_billing", acked=ack.acked, number=self.journal.number)
         self.journal.acknowledge(last)
+        if word is not None and self.teller is not None:
+            self.teller.heard(ack.leases, said_at)
 
     async def keep(self) -> None:
         """Without a billing service (a router alone): confirm to ourselves."""

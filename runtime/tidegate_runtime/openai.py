@@ -100,7 +100,9 @@ def _generation(endpoint: str, doc: _Generation) -> Request:
         raise _bad("n", f"`n` must be from 1 to {MAX_CHOICES}, got {choices}")
     if doc.use_beam_search:
         raise _bad("use_beam_search", "`use_beam_search` is not served: its usage is not exact")
-    limit = doc.max_completion_tokens if doc.max_tokens is None else doc.max_tokens
+    # Engines differ in which of the two they follow; nobody must get more than was reserved.
+    limits = [one for one in (doc.max_tokens, doc.max_completion_tokens) if one is not None]
+    limit = max(limits, default=None)
     if limit is not None and limit < 0:
         raise _bad("max_tokens", f"`max_tokens` must not be negative, got {limit}")
     raw = bytes(doc.stream_options)
@@ -159,13 +161,18 @@ def _bad(param: str | None, message: str) -> TenantError:
     return TenantError(400, "invalid_request", message, param=param)
 
 
-def splice(body: bytes, request: Request, salt: str) -> bytes:
-    """The body to forward: usage options for a stream, and the tenant's cache salt (empty: none)."""
+def splice(body: bytes, request: Request, salt: str, cap: int | None = None) -> bytes:
+    """The body to forward: usage options for a stream, the tenant's cache salt (empty: none), and how
+    many tokens an answer may have (None: as the caller said)."""
     extra = b""
     if request.stream:
         extra += b',"stream_options":' + _stream_options(request.stream_options)
     if salt:
         extra += b',"cache_salt":"%b"' % salt.encode()
+    if cap is not None:
+        extra += b',"max_tokens":%d' % cap
+        if request.endpoint == CHAT:
+            extra += b',"max_completion_tokens":%d' % cap
     if not extra:
         return body
     end = body.rindex(b"}")

@@ -123,4 +123,11 @@ def metrics(gate: Gate) -> str:
     out.append(f"tidegate_journal_unacked {gate.meter.journal.unacked}")
     out.append("# TYPE tidegate_connections gauge")
     out.append(f"tidegate_connections {len(gate.fronts)}")
+    if gate.till is not None:
+        out.append("# TYPE tidegate_lease_waiting gauge")
+        out.append(f"tidegate_lease_waiting {gate.till.waiting}")
+        out.append("# TYPE tidegate_lease_questions_total counter")
+        out.append(f"tidegate_lease_questions_total {gate.till.questions}")
+        out.append("# TYPE tidegate_lease_sessions_total counter")
+        out.append(f"tidegate_lease_sessions_total {gate.till.session.begun}")
     return "\n".join(out) + "\n"

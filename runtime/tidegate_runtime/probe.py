@@ -29,6 +29,14 @@ _BROKEN: Final = (OSError, ValueError, asyncio.IncompleteReadError, asyncio.Limi
 """What a replica that does not (yet) speak HTTP does to us; TimeoutError is an OSError."""
 
 
+class _Model(msgspec.Struct):
+    max_model_len: int | None = None
+
+
+class _Listed(msgspec.Struct):
+    data: list[_Model]
+
+
 class Prober:
     """Probes the replicas of one router."""
 
@@ -39,12 +47,15 @@ class Prober:
         """Probe a replica that is starting, until it answers or goes."""
         if replica.state == "starting":
             replica.probe = self._gate.loop.create_task(self._probe(model, replica))
+        elif replica.state == "ready" and not model.context:
+            replica.probe = self._gate.loop.create_task(self._learn(model, replica))
 
     async def _probe(self, model: ModelState, replica: ReplicaState) -> None:
         while not await self._healthy(replica):
             await asyncio.sleep(INTERVAL)
             if replica.state == "ready":  # another router had its answer
                 return
+        await self._learn(model, replica)
         while (error := await self._answer(model, replica)) is None:
             await asyncio.sleep(1.0)
         if error:
@@ -66,6 +77,18 @@ class Prober:
         except _BROKEN:
             return False
         return status == 200
+
+    @staticmethod
+    async def _learn(model: ModelState, replica: ReplicaState) -> None:
+        """Learn how many tokens the model takes, where its engine says so as vLLM does."""
+        request = b"GET /v1/models HTTP/1.1\r\nhost: %b\r\nauthorization: Bearer %b\r\nconnection: close\r\n\r\n"
+        try:
+            async with asyncio.timeout(HEALTH_SECONDS):
+                _, answer = await _ask(replica, request % (replica.host_header, replica.guard))
+            listed = msgspec.json.decode(answer, type=_Listed).data
+        except (*_BROKEN, msgspec.MsgspecError):
+            return
+        model.context = max((one.max_model_len or 0 for one in listed), default=0)
 
     async def _answer(self, model: ModelState, replica: ReplicaState) -> str | None:
         """Make the real request. Empty when it was answered, else what went wrong; None where it

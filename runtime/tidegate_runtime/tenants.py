@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from tidegate_billing.keys import digest
+from tidegate_billing.lending.said import PotView
 from tidegate_billing.links import KeyView, PriceView, SnapshotLine
 from tidegate_billing.who.scopes import matcher
+from tidegate_runtime.purview import Purview
 
 MAX_AGE: Final = 3600.0
 
@@ -28,6 +30,7 @@ class Tenants:
         self.priced = priced
         self.version = 0
         self.prices: dict[str, int] = {}
+        self.purview = Purview()
 
     def fresh(self, now: float) -> bool:
         """Whether the picture is young enough to serve anybody (`snapshot.maxAge`)."""
@@ -63,12 +66,12 @@ class Tenants:
                 return view
         return None
 
-    def apply(self, line: SnapshotLine, now: float) -> None:
-        """Take a line of the snapshot stream that came at `now`."""
+    def apply(self, line: SnapshotLine, now: float) -> list[PotView]:
+        """Take a line of the snapshot stream that came at `now`; the pots that have changed."""
         if line.type == "beat":
             if self._seen_at is not None:
                 self._seen_at = now
-            return
+            return []
         self._seen_at = now
         if line.type == "snapshot":
             self._by_digest.clear()
@@ -84,6 +87,7 @@ class Tenants:
         self.prices.update({p.deployment: p.version for p in line.prices})
         self.suspended.update(line.suspended)
         self.suspended.difference_update(line.resumed)
+        return self.purview.apply(line)
 
     def add(self, view: KeyView) -> None:
         """Know a key."""
@@ -107,4 +111,6 @@ class Tenants:
             keys=list(self._by_id.values()),
             prices=[PriceView(deployment=d, version=v) for d, v in self.prices.items()],
             suspended=sorted(self.suspended),
+            pots=self.purview.pots,
+            rates=self.purview.rates,
         )

@@ -39,6 +39,9 @@ DENIED_SECONDS: Final = 1.0
 """How long a refusal is believed without asking again."""
 FORGET_SECONDS: Final = 660.0
 """Billing forgets a lease 10 minutes after its end."""
+OVER_SECONDS: Final = 590.0
+"""Ours end a little before billing's: a lease that ended longer ago, and is not renewed, it may have
+forgotten. One that ended just now belongs to a pot that is over, and is counted to its end."""
 EMPTY_SECONDS: Final = 3600.0
 """How long the word that a pot is empty is believed, unless it is filled."""
 
@@ -270,6 +273,10 @@ class Wallet:
         if (lease := self._leases.get(pot)) is not None:
             lease.denied_until = 0.0
 
+    def pots(self) -> list[str]:
+        """Of every lease that there is."""
+        return list(self._leases)
+
     def unused(self, pot: str, now: float) -> int:
         """What is left of a lease that has not ended: neither spent nor reserved."""
         lease = self._leases.get(pot)
@@ -305,7 +312,7 @@ class Wallet:
                 continue
             if pot in ends:
                 lease.ends = ends[pot]
-            elif now >= lease.ends:
+            elif now >= lease.ends + OVER_SECONDS:
                 lease.granted = lease.spent = lease.full = 0
 
     def holds(self) -> dict[str, int]:

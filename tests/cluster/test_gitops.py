@@ -114,6 +114,29 @@ def test_a_rotation_overlaps_and_a_lost_secret_gets_another_key(
     assert status_of(tidegate, plain(tidegate, acme), f"m-{acme}") == 200
 
 
+def test_a_prepaid_tenant_is_served_as_far_as_its_credit_goes(
+    tidegate: Platform, acme: str
+) -> None:
+    def plan(said: str) -> None:
+        document = tenant(acme)
+        document["spec"]["plan"] = said
+        apply(tidegate.cluster, document)
+
+    def answered(status: int) -> bool:
+        return status_of(tidegate, plain(tidegate, acme), f"m-{acme}") == status
+
+    plan("prepaid")
+    wait_for(lambda: answered(402), "402 without credit", 30)
+    tidegate.kubectl(
+        "-n", SYSTEM, "exec", "deploy/tidegate-billing", "--",
+        "tidegate", "credit", "grant", "--tenant", acme, "0.001",
+    )  # fmt: skip
+    assert answered(200), "routers know when the command returns"
+    plan("postpaid")
+    wait_for(lambda: tidegate.api(f"/api/v1/tenants/{acme}")["plan"] == "postpaid", "postpaid", 30)
+    assert answered(200)
+
+
 def test_what_is_misspelt_is_refused_and_what_is_wrong_is_said(
     tidegate: Platform, acme: str
 ) -> None:

@@ -137,6 +137,10 @@ def test_a_tenant_is_what_its_resource_says(billing: Billing) -> None:
     before = audited(billing)
     put(billing, **whole)
     assert audited(billing) == before
+    assert one["plan"] == "postpaid"
+    put(billing, **whole, plan="prepaid")
+    put(billing, **whole)
+    assert billing.get("/api/v1/tenants/acme").json()["plan"] == "prepaid", "left out: stays"
     put(billing, suspended=True)
     assert billing.get("/api/v1/tenants/acme").json()["suspended"]
     assert billing.get("/api/v1/contracts/acme").json()["document"] is None

@@ -5,6 +5,7 @@ The same journey runs over the sim and over the real vLLM with a real model.
 
 import asyncio
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import openai
 import pytest
 
 import running
+from paying import Payer
 
 VLLM = """
 apiVersion: tidegate.dev/v1alpha1
@@ -26,6 +28,7 @@ spec:
   drain: {timeoutSeconds: 20}
   pricing: {currency: USD, inputPerMillion: "0.10", cachedInputPerMillion: "0.02", outputPerMillion: "0.40"}
 """
+TALE: list[Any] = [{"role": "user", "content": "Tell me a long story."}]
 QUESTION: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
 
 
@@ -144,9 +147,31 @@ def journey(
     return text
 
 
+def prepaid(up: running.Platform, model: str) -> None:
+    """The tenant turns prepaid with little credit: an answer is cut to it, the next one refused."""
+    payer = Payer.of(up, "default", up.key)
+    payer.call("PATCH", "/api/v1/tenants/default", {"plan": "prepaid"})
+    ask = openai.OpenAI(base_url=up.base + "/v1", api_key=up.key, max_retries=0, timeout=500)
+    with ask:
+        for stream in (False, True):
+            payer.grant("0.00002")  # the prompt, and some thirty tokens
+            answer = ask.chat.completions.create(
+                model=model, messages=TALE, stream=stream, temperature=0
+            )
+            chunks = list(answer) if stream else [answer]
+            reasons = [choice.finish_reason for one in chunks for choice in one.choices]
+            assert [reason for reason in reasons if reason] == ["length"]
+            up.settled()
+            assert 0 <= payer.balance < Decimal("0.00002")
+            with pytest.raises(openai.APIStatusError, match="credit") as refused:
+                ask.chat.completions.create(model=model, messages=TALE * 20, max_tokens=1)
+            assert (refused.value.status_code, refused.value.type) == (402, "insufficient_quota")
+
+
 def test_sim(tmp_path: Path) -> None:
     with running.platform(tmp_path, running.sim(idle=1)) as up:
         assert journey(up, "sim", 12) == "".join(f" t{i}" for i in range(12))
+        prepaid(up, "sim")
         body = {"model": "sim", "messages": QUESTION}
         engine = running.wait_for(lambda: up.run["engines"], "an engine")[0]
         for path in ("/v1/chat/completions", "/metrics", "/sim/faults", "/v1/models"):
@@ -158,6 +183,7 @@ def test_real_vllm(tmp_path: Path) -> None:
     with running.platform(tmp_path, VLLM) as up:
         text = journey(up, "smollm2", 24, prompt_per_choice=True)
         assert "Paris" in text, text
+        prepaid(up, "smollm2")
         engine = running.wait_for(lambda: up.run["engines"], "an engine")[0]
         for path in (
             "/v1/chat/completions",

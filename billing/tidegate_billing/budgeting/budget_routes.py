@@ -191,17 +191,13 @@ async def make(call: Call) -> Response:
 
 async def _change(call: Call, transaction: Callable[[Connection], tuple[Done, bool]]) -> Response:
     """Make a change, which says whether a hard budget is in it: routers hear that before the answer."""
-    hard = False
 
     def write(connection: Connection) -> Done:
-        nonlocal hard
         done, hard = transaction(connection)
-        return done
+        assert isinstance(done.view, BudgetView)
+        return done._replace(limits=frozenset({done.view.tenant} if hard else ()))
 
-    answer = await call.change(write)
-    if hard:
-        await call.service.pots_changed()
-    return answer
+    return await call.change(write)
 
 
 def _done(

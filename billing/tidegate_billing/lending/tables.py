@@ -13,7 +13,8 @@ def _big() -> Column[int]:
 
 
 class Lease(SQLModel, table=True):
-    """What one router was lent of one pot (`leases.Lease`)."""
+    """What one router was lent of one pot (`leases.Lease`). `until`: the pot's own end, as it was when
+    something was last lent or taken back."""
 
     __table_args__ = (Index("ix_lease_router", "router"), Index("ix_lease_tenant", "tenant"))
     pot: str = Field(primary_key=True)
@@ -24,6 +25,7 @@ class Lease(SQLModel, table=True):
     consumed_nano: int = Field(sa_column=_big())
     consumed_atto: int = Field(sa_column=_big())
     ends: int = Field(sa_column=_big())
+    until: int = Field(sa_column=_big())
 
 
 class LeaseSession(SQLModel, table=True):

@@ -171,7 +171,7 @@ def _done(
         before=call.body,
         after=shown,
     )
-    return Done(shown, status=status)
+    return Done(shown, status=status, limits=frozenset({tenant}))
 
 
 def _view(row: "Row[Any]", purse: Purse) -> GrantView:

@@ -2,7 +2,7 @@
 
 A role counts inside the organization or the tenant of the service account that bears it; what is
 outside does not exist for it. The admin token is the platform's own and may do everything. What
-only the platform may do is in no role: to make organizations, to suspend or move a tenant (else a
+only the platform may do is in no role: to make organizations, to suspend or move a tenant or change its plan (else a
 tenant could undo it), to say what things cost, to give credit, and to read what spans tenants.
 """
 
@@ -18,6 +18,7 @@ Action = Literal[
     "tenant.update",
     "tenant.suspend",
     "tenant.move",
+    "tenant.plan",
     "project.create",
     "project.read",
     "project.update",

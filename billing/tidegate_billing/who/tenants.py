@@ -1,6 +1,7 @@
-"""Tenants: who pays. Only the platform suspends one or moves it to another organization."""
+"""Tenants: who pays. Only the platform suspends one, moves it to another organization, or says
+whether it pays before or after."""
 
-from typing import Any
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -14,7 +15,16 @@ from tidegate_billing.tables import TENANT
 from tidegate_billing.web import ApiError, reply
 from tidegate_billing.who import audit, organizations, reach, views
 from tidegate_billing.who.fields import Slug, Words, Zone, check_name, check_slug, check_zone
+from tidegate_billing.who.roles import Action
 from tidegate_billing.who.tables import DEFAULT, SERVICE_ACCOUNT
+
+Plan = Literal["postpaid", "prepaid"]
+RESERVED: Final[tuple[tuple[str, Action], ...]] = (
+    ("suspended", "tenant.suspend"),
+    ("organization", "tenant.move"),
+    ("plan", "tenant.plan"),
+)
+"""Fields that only the platform changes."""
 
 
 class NewTenant(msgspec.Struct, forbid_unknown_fields=True):
@@ -24,6 +34,7 @@ class NewTenant(msgspec.Struct, forbid_unknown_fields=True):
     organization: Slug | UnsetType = UNSET
     display_name: Words = ""
     time_zone: Zone = "UTC"
+    plan: Plan = "postpaid"
 
 
 class TenantChange(msgspec.Struct, forbid_unknown_fields=True):
@@ -33,6 +44,7 @@ class TenantChange(msgspec.Struct, forbid_unknown_fields=True):
     display_name: Words | UnsetType = UNSET
     time_zone: Zone | UnsetType = UNSET
     suspended: bool | UnsetType = UNSET
+    plan: Plan | UnsetType = UNSET
 
 
 def _check(wanted: NewTenant | TenantChange) -> None:
@@ -43,11 +55,13 @@ def _check(wanted: NewTenant | TenantChange) -> None:
 
 
 async def make(call: Call) -> Response:
-    """Make a tenant: postpaid, without limits."""
+    """Make a tenant: postpaid and without limits, unless the platform says otherwise."""
     wanted: NewTenant = call.body
     check_slug("name", wanted.name)
     _check(wanted)
     actor = call.actor
+    if wanted.plan != "postpaid" and not actor.may("tenant.plan"):
+        raise forbidden(actor, "tenant.plan")
     if actor.tenant is not None:
         allowed = "an account of the organization"
         raise ApiError(403, "forbidden", f"an account of one tenant makes none; allowed: {allowed}")
@@ -64,11 +78,18 @@ async def make(call: Call) -> Response:
             organization=name,
             display_name=wanted.display_name,
             time_zone=wanted.time_zone,
+            plan=wanted.plan,
         )
         if not made:
             raise ApiError(409, "tenant_exists", f"name: tenant {wanted.name!r} exists", "name")
         row = reach.tenant(connection, actor, wanted.name)
-        return Done(tenant_view(row), etag(row.revision), 201, news=News(tenants=[row.id]))
+        return Done(
+            tenant_view(row),
+            etag(row.revision),
+            201,
+            news=News(tenants=[row.id]),
+            limits=limits(None, row),
+        )
 
     return await call.change(transaction)
 
@@ -96,15 +117,17 @@ async def change(call: Call) -> Response:
     """Change a tenant; where that suspends it, connected routers refuse its keys when answered."""
     wanted: TenantChange = call.body
     _check(wanted)
-    for field, action in (("suspended", "tenant.suspend"), ("organization", "tenant.move")):
-        if getattr(wanted, field) is not UNSET and not call.actor.may(action):  # type: ignore[arg-type]
-            raise forbidden(call.actor, action)  # type: ignore[arg-type]
+    for field, action in RESERVED:
+        if getattr(wanted, field) is not UNSET and not call.actor.may(action):
+            raise forbidden(call.actor, action)
 
     def transaction(connection: Connection) -> Done:
         old = reach.tenant(connection, call.actor, call.part("id"), "id")
         call.check_match(old.revision)
         row = write(connection, call, old, wanted)
-        return Done(tenant_view(row), etag(row.revision), news=news(old, row))
+        return Done(
+            tenant_view(row), etag(row.revision), news=news(old, row), limits=limits(old, row)
+        )
 
     return await call.change(transaction)
 
@@ -129,7 +152,7 @@ def _values(
     """The columns that get another value."""
     given: dict[str, object] = {
         name: getattr(wanted, name)
-        for name in ("display_name", "time_zone")
+        for name in ("display_name", "time_zone", "plan")
         if getattr(wanted, name) is not UNSET
     }
     if wanted.organization is not UNSET:
@@ -169,6 +192,12 @@ def news(old: "Row[Any]", row: "Row[Any]") -> News | None:
     if was == is_now:
         return None
     return News(suspended=[row.id]) if is_now else News(resumed=[row.id])
+
+
+def limits(old: "Row[Any] | None", row: "Row[Any]") -> frozenset[str]:
+    """The tenant, where what it may spend has changed."""
+    changed = row.plan != ("postpaid" if old is None else old.plan)
+    return frozenset({row.id} if changed else ())
 
 
 _PATH = "/tenants"

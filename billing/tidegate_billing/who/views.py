@@ -44,7 +44,8 @@ class Organization(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
-    """Who pays. `suspended`: the gateway refuses its keys."""
+    """Who pays. `suspended`: the gateway refuses its keys. `plan`: `prepaid` is served only as far as
+    its credit goes, `postpaid` gets an invoice."""
 
     id: str
     name: str
@@ -53,6 +54,7 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     display_name: str
     time_zone: str
     suspended: bool
+    plan: str
 
 
 class Project(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,11 +17,14 @@ Name = Annotated[str, typer.Argument(metavar="NAME")]
 Id = Annotated[str, typer.Argument(metavar="ID")]
 Display = Annotated[str | None, typer.Option(help="A name for people.")]
 Zone = Annotated[str | None, typer.Option(help="IANA time zone, as Europe/Berlin.")]
+Plan = Annotated[
+    str | None, typer.Option(help="postpaid, or prepaid: served as far as its credit goes.")
+]
 Organization = Annotated[str | None, typer.Option("--org", help="The organization.")]
 Role = Annotated[str, typer.Option(help="owner | billing | developer | viewer")]
 
 ORGS = ("id", "display_name", "created_at")
-TENANTS = ("id", "organization", "display_name", "time_zone", "suspended", "created_at")
+TENANTS = ("id", "organization", "display_name", "time_zone", "plan", "suspended", "created_at")
 PROJECTS = ("id", "tenant", "name", "display_name", "archived", "created_at")
 ACCOUNTS = ("id", "name", "role", "organization", "tenant", "created_at", "disabled_at")
 
@@ -94,13 +97,18 @@ def tenant_create(
     organization: Organization = None,
     display_name: Display = None,
     time_zone: Zone = None,
+    plan: Plan = None,
     data: Data = None,
     admin_url: AdminUrl = None,
     as_json: Json = False,
 ) -> None:
     """Make a tenant."""
     body = options.given(
-        name=name, organization=organization, display_name=display_name, time_zone=time_zone
+        name=name,
+        organization=organization,
+        display_name=display_name,
+        time_zone=time_zone,
+        plan=plan,
     )
     with options.client(data, admin_url) as client:
         _one(client.post("/api/v1/tenants", body), TENANTS, as_json=as_json)
@@ -134,13 +142,16 @@ def tenant_update(
     organization: Organization = None,
     display_name: Display = None,
     time_zone: Zone = None,
+    plan: Plan = None,
     if_match: IfMatch = None,
     data: Data = None,
     admin_url: AdminUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Change a tenant's names or time zone, or move it to another organization."""
-    body = options.given(organization=organization, display_name=display_name, time_zone=time_zone)
+    """Change a tenant's names, time zone or plan, or move it to another organization."""
+    body = options.given(
+        organization=organization, display_name=display_name, time_zone=time_zone, plan=plan
+    )
     with options.client(data, admin_url) as client:
         path = options.path("tenants", name)
         _one(client.patch(path, body, options.matching(if_match)), TENANTS, as_json=as_json)

@@ -23,7 +23,7 @@ def upgrade() -> None:
     op.create_table(
         "lease",
         *[sa.Column(name, sa.String(), nullable=False) for name in ("pot", "router", "tenant")],
-        *[sa.Column(name, sa.BigInteger(), nullable=False) for name in (*AMOUNTS, "ends")],
+        *[sa.Column(name, sa.BigInteger(), nullable=False) for name in (*AMOUNTS, "ends", "until")],
         sa.ForeignKeyConstraint(["tenant"], ["tenant.id"]),
         sa.PrimaryKeyConstraint("pot", "router"),
     )

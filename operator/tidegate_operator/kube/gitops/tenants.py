@@ -139,6 +139,7 @@ def desired(spec: Object, entries: list[Entry]) -> DesiredTenant:
         time_zone=spec.get("timeZone") or "UTC",
         organization=spec.get("organization"),
         suspended=spec.get("suspended"),
+        plan=spec.get("plan"),
         contract=spec.get("contract"),
         projects=[one["name"] for one in spec.get("projects") or ()],
         keys=[_desired(one) for one in entries],
