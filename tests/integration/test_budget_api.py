@@ -3,7 +3,7 @@
 import datetime as dt
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -315,24 +315,21 @@ def test_a_message_is_sent_after_a_kill_before_it_could_be(
     assert len(set(receiver.ids)) == 1
 
 
-class Told(Service):
-    """A service that notes what the database held when routers were to be told."""
-
-    async def pots_changed(self) -> None:
-        hard = await self.database.read(lambda connection: spent.hard(connection, "acme"))
-        NOTED.append([money.plain(one.limit) for one in hard])
-
-
-NOTED: list[list[str]] = []
-
-
 @pytest.mark.parametrize("ledgers", ["sqlite"], indirect=True)
 async def test_routers_are_told_of_hard_budgets_after_the_change_and_before_its_answer(
-    ledgers: Ledgers,
+    ledgers: Ledgers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    NOTED.clear()
+    noted: list[list[str]] = []
     database = connect(ledgers.url())
-    service = Told(database, Snapshots(version=1), "admin-token", "i", {1: b"p"})
+    service = Service(database, Snapshots(version=1), "admin-token", "i", {1: b"p"})
+    told = service.lender.tell
+
+    async def tell(tenants: Iterable[str] | None = None) -> int:
+        hard = await database.read(lambda connection: spent.hard(connection, "acme"))
+        noted.append([money.plain(one.limit) for one in hard])
+        return await told(tenants)
+
+    monkeypatch.setattr(service.lender, "tell", tell)
     transport = httpx.ASGITransport(api.build(service))
     url = "http://billing/api/v1"
     async with httpx.AsyncClient(transport=transport, base_url=url, headers=ADMIN) as client:
@@ -346,17 +343,17 @@ async def test_routers_are_told_of_hard_budgets_after_the_change_and_before_its_
         await change("POST", "/tenants", 201, name="acme")
         wanted: dict[str, Any] = {"tenant": "acme", "period": "day", "limit": "1"}
         soft = await change("POST", "/budgets", 201, **wanted)
-        assert NOTED == []
+        assert noted == []
         hard = await change("POST", "/budgets", 201, **wanted, hard=True)
-        assert NOTED == [["1"]]
+        assert noted == [["1"]]
         await change("PATCH", f"/budgets/{soft['id']}", 200, limit="2")
         await change("PATCH", f"/budgets/{hard['id']}", 200, limit="1")  # nothing is another
-        assert len(NOTED) == 1
+        assert len(noted) == 1
         await change("PATCH", f"/budgets/{hard['id']}", 200, limit="3")
         await change("PATCH", f"/budgets/{soft['id']}", 200, hard=True)
         await change("PATCH", f"/budgets/{soft['id']}", 200, hard=False)
         assert (await client.delete(f"/budgets/{hard['id']}")).status_code == 200
-    assert NOTED == [["1"], ["3"], ["2", "3"], ["3"], []]
+    assert noted == [["1"], ["3"], ["2", "3"], ["3"], []]
     await database.close()
 
 
