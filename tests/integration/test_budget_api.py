@@ -3,20 +3,30 @@
 import datetime as dt
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import structlog
+from sqlalchemy import Connection, insert, text
 
 from billing_process import ADMIN, Billing
 from ledgers import Ledgers
 from receivers import Receiver, receiving
 from running import wait_for
-from tidegate_billing import budgets
+from tidegate_billing import api, app, budgets, money, watch
+from tidegate_billing.budgeting import spent
+from tidegate_billing.budgeting.tables import BUDGET_SPENT
+from tidegate_billing.database import connect
+from tidegate_billing.destinations import Policy
 from tidegate_billing.links import ModelPricing, UsageBatch
+from tidegate_billing.service import Service
+from tidegate_billing.settings import SettingError
+from tidegate_billing.snapshot import Snapshots
+from tidegate_billing.tables import TENANT
 from tidegate_billing.usage import Usage, uuid7
 
 MODEL = ModelPricing(deployment="d/m", model="m", owner="o")
@@ -306,6 +316,74 @@ def test_a_message_is_sent_after_a_kill_before_it_could_be(
 
 
 @pytest.mark.parametrize("ledgers", ["sqlite"], indirect=True)
+async def test_routers_are_told_of_hard_budgets_after_the_change_and_before_its_answer(
+    ledgers: Ledgers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[list[str]] = []
+    database = connect(ledgers.url())
+    service = Service(database, Snapshots(version=1), "admin-token", "i", {1: b"p"})
+    told = service.lender.tell
+
+    async def tell(tenants: Iterable[str] | None = None) -> int:
+        hard = await database.read(lambda connection: spent.hard(connection, "acme"))
+        noted.append([money.plain(one.limit) for one in hard])
+        return await told(tenants)
+
+    monkeypatch.setattr(service.lender, "tell", tell)
+    transport = httpx.ASGITransport(api.build(service))
+    url = "http://billing/api/v1"
+    async with httpx.AsyncClient(transport=transport, base_url=url, headers=ADMIN) as client:
+
+        async def change(method: str, path: str, status: int, **body: Any) -> dict[str, Any]:
+            answer = await client.request(method, path, json=body)
+            assert answer.status_code == status, answer.text
+            found: dict[str, Any] = answer.json()
+            return found
+
+        await change("POST", "/tenants", 201, name="acme")
+        wanted: dict[str, Any] = {"tenant": "acme", "period": "day", "limit": "1"}
+        soft = await change("POST", "/budgets", 201, **wanted)
+        assert noted == []
+        hard = await change("POST", "/budgets", 201, **wanted, hard=True)
+        assert noted == [["1"]]
+        await change("PATCH", f"/budgets/{soft['id']}", 200, limit="2")
+        await change("PATCH", f"/budgets/{hard['id']}", 200, limit="1")  # nothing is another
+        assert len(noted) == 1
+        await change("PATCH", f"/budgets/{hard['id']}", 200, limit="3")
+        await change("PATCH", f"/budgets/{soft['id']}", 200, hard=True)
+        await change("PATCH", f"/budgets/{soft['id']}", 200, hard=False)
+        assert (await client.delete(f"/budgets/{hard['id']}")).status_code == 200
+    assert noted == [["1"], ["3"], ["2", "3"], ["3"], []]
+    await database.close()
+
+
+@pytest.mark.parametrize("ledgers", ["sqlite"], indirect=True)
+async def test_a_window_that_drifts_is_told_in_the_log(ledgers: Ledgers) -> None:
+    database = connect(ledgers.url())
+    service = Service(database, Snapshots(version=1), "a", "i", {1: b"p"})
+
+    def damage(connection: Connection) -> None:
+        connection.execute(insert(TENANT).values(id="acme", created_at=0))
+        connection.execute(
+            text(
+                "INSERT INTO budget (id, tenant, scope, subject, kind, limit_nano, limit_atto,"
+                " currency, thresholds, created) VALUES"
+                " ('b', 'acme', 'tenant', 'acme', 'day', 1, 0, 'USD', '[]', 0)"
+            )
+        )
+        connection.execute(
+            insert(BUDGET_SPENT).values(budget="b", start=0, finish=99, units=1, atto=0)
+        )
+
+    await database.write(damage)
+    with structlog.testing.capture_logs() as lines:
+        await watch.check_budgets(service, 0)
+        await watch.check_budgets(service, 200_000_000_000)
+    assert [(line["event"], line["budget"]) for line in lines] == [("budget_drift", "b")]
+    await database.close()
+
+
+@pytest.mark.parametrize("ledgers", ["sqlite"], indirect=True)
 def test_roles_and_reach(billing: Billing, receiver: Receiver) -> None:
     mine = budget(billing)["id"]
     hook = endpoint(billing, receiver)["id"]
@@ -358,3 +436,12 @@ def test_where_messages_may_go_is_a_setting(billing: Billing, receiver: Receiver
     (line,) = call(billing, "GET", f"/webhook-deliveries/{name}")["log"]
     assert (line["status"], receiver.came) == (0, 0)
     assert "allowed: public addresses" in line["note"]
+
+
+def test_a_policy_that_there_is_not_is_refused() -> None:
+    values = {"KEY_PEPPER": "1:p", "ADMIN_TOKEN": "a", "INTERNAL_TOKEN": "i", "DATA": "/nowhere"}
+    assert app.configure(values).destinations == Policy()
+    local = app.configure({**values, "WEBHOOK_DESTINATIONS": "local"}).destinations
+    assert local == Policy(private=True, loopback_http=True)
+    with pytest.raises(SettingError, match=r"WEBHOOK_DESTINATIONS='all'.*public \| private"):
+        app.configure({**values, "WEBHOOK_DESTINATIONS": "all"})

@@ -168,9 +168,9 @@ def test_a_row_that_is_missing_is_added_up_from_the_widest_rollups(priced: Ledge
     assert {one: held(priced, one, at(2026, 6, 1)) for one in live} == kept
     year = next(one for one in live if one.id == "year-Asia/Kathmandu")
     parts = sums.parts(budgets.window("year", year.zone, at(2026, 6, 1)))
-    widths = {table: last - first for table, first, last in parts if last is not None}
+    widths = {table: last - first for table, first, last in parts}
     assert {t.name for t in widths} == {t.name for t in (ROLLUP_DAY, ROLLUP_HOUR, ROLLUP_MINUTE)}
-    assert sum(last - first for _, first, last in parts if last is not None) < 500
+    assert sum(last - first for _, first, last in parts) < 500
 
 
 def test_thresholds_are_told_once_over_events_batches_replays_and_a_rebuild(
@@ -291,6 +291,17 @@ def test_more_than_a_column_of_nano_units_holds_is_no_trouble(priced: Ledger) ->
     assert priced(spent.drift) == []
     priced(lambda c: c.execute(delete(BUDGET_SPENT)))
     assert held(priced, one, NOW) == "10800000000"
+
+
+def test_usage_of_a_clock_that_is_wrong_stops_nothing(priced: Ledger) -> None:
+    live = [budget(priced, kind, kind=kind) for kind in ("day", "year", "total")]
+    for moment in (5_000_000, at(9891, 12, 31), at(9950, 1, 1), at(9999, 12, 31, 23, 59)):
+        use(priced, moment, 1000)
+    assert [held(priced, one, 5_000_000) for one in live] == ["0.001", "0.001", "0.002"]
+    assert [held(priced, one, at(9891, 12, 31)) for one in live] == ["0.001", "0.001", "0.002"]
+    assert priced(spent.drift) == []
+    priced(lambda c: c.execute(delete(BUDGET_SPENT)))
+    assert held(priced, live[2], NOW) == "0.002"
 
 
 def give(ledger: Ledger, name: str, amount: str, **more: Any) -> None:

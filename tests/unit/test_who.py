@@ -30,6 +30,10 @@ from tidegate_billing.who.chain import GENESIS, Entry, Verdict
         ("audit.read", ["billing", "owner"]),
         ("key.read", ["billing", "developer", "owner", "viewer"]),
         ("usage.read", ["billing", "developer", "owner", "viewer"]),
+        ("budget.read", ["billing", "developer", "owner", "viewer"]),
+        ("budget.update", ["billing", "owner"]),
+        ("webhook.read", ["billing", "developer", "owner", "viewer"]),
+        ("webhook.update", ["billing", "owner"]),
     ],
 )
 def test_who_may_what(action: roles.Action, allowed: list[str]) -> None:

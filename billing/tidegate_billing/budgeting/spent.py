@@ -8,7 +8,7 @@ So the table may be emptied at any time. What was told is in `budget_alert`, and
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from tidegate_billing import budgets, money
 from tidegate_billing.budgeting import rows, sums, telling
@@ -20,6 +20,18 @@ from tidegate_billing.tables import SUMS
 _NANO, _ATTO = SUMS.index("amount_nano"), SUMS.index("amount_atto")
 CHUNK = 500
 """Budgets named in one statement."""
+
+
+class Change(NamedTuple):
+    """What was spent in a window, before and after. `fresh`: it has no row yet; `current`: it is one of
+    the budget's zone of now."""
+
+    budget: Budget
+    window: Window
+    before: int
+    after: int
+    fresh: bool
+    current: bool
 
 
 class Drift(NamedTuple):
@@ -48,11 +60,18 @@ def post(connection: Connection, totals: Totals, now: int) -> None:
     if not spent:
         return
     kept = _kept(connection, spent)
-    for budget, mine in spent.items():
-        for window, before, after in _add(connection, budget, mine, kept.get(budget.id, [])):
-            # What was over before a budget was made is nothing that it has to tell.
-            if window.end > live[budget] and budgets.crossed(budget, before, after):
-                telling.tell(connection, budget, window, after, now)
+    changes = [
+        change
+        for budget, mine in spent.items()
+        for change in _changes(connection, budget, mine, kept.get(budget.id, []))
+    ]
+    _write(connection, changes)
+    for change in changes:
+        budget, window = change.budget, change.window
+        # What was over before a budget was made is nothing that it has to tell.
+        told = change.current and window.end > live[budget]
+        if told and budgets.crossed(budget, change.before, change.after):
+            telling.tell(connection, budget, window, change.after, now)
 
 
 def _by_subject(totals: Totals) -> dict[Subject, Amounts]:
@@ -60,7 +79,7 @@ def _by_subject(totals: Totals) -> dict[Subject, Amounts]:
     found: dict[Subject, Amounts] = {}
     for (series, minute), values in totals.items():
         amount = money.whole(values[_NANO], values[_ATTO])
-        if amount:
+        if amount and minute < sums.LAST_MINUTE:
             for scope, subject in (
                 ("tenant", series.tenant),
                 ("project", series.project),
@@ -92,28 +111,43 @@ def _kept(connection: Connection, spent: Mapping[Budget, Amounts]) -> "dict[str,
     return found
 
 
-def _add(
+def _changes(
     connection: Connection, budget: Budget, mine: Amounts, kept: "Sequence[Row[Any]]"
-) -> list[tuple[Window, int, int]]:
-    """Add to one budget; its windows that changed, with what was spent before and after."""
+) -> list[Change]:
+    """The windows of one budget that change."""
     known = {Window(row.start, row.finish): _amount(row) for row in kept}
-    changed = []
     current = _windows(budget, mine)
-    for window in {*current, *known}:
+    found = []
+    for window in sorted({*current, *known}):
         more = sum(a for minute, a in mine.items() if _in(window, minute * sums.MINUTE))
         before = known.get(window)
         if before is None:  # the rollups have it already
             after = sums.computed(connection, budget, window)
-            before = after - more
-            _insert(connection, budget.id, window, after)
+            found.append(Change(budget, window, after - more, after, fresh=True, current=True))
         elif more:
-            after = before + more
-            _update(connection, budget.id, window, after)
-        else:
-            continue
-        if window in current:
-            changed.append((window, before, after))
-    return sorted(changed)
+            there = window in current
+            found.append(Change(budget, window, before, before + more, fresh=False, current=there))
+    return found
+
+
+def _write(connection: Connection, changes: Iterable[Change]) -> None:
+    fresh: list[dict[str, object]] = []
+    more: list[dict[str, object]] = []
+    for change in changes:
+        units, atto = divmod(change.after, money.ATTO)
+        key = {"b": change.budget.id, "s": change.window.start, "f": change.window.end}
+        (fresh if change.fresh else more).append({**key, "u": units, "a": atto})
+    keys: dict[str, Any] = {
+        "budget": bindparam("b"),
+        "start": bindparam("s"),
+        "finish": bindparam("f"),
+    }
+    amounts: dict[str, Any] = {"units": bindparam("u"), "atto": bindparam("a")}
+    if fresh:
+        connection.execute(insert(BUDGET_SPENT).values({**keys, **amounts}), fresh)
+    if more:
+        mine = [BUDGET_SPENT.c[name] == value for name, value in keys.items()]
+        connection.execute(update(BUDGET_SPENT).where(*mine).values(amounts), more)
 
 
 def _windows(budget: Budget, minutes: Iterable[int]) -> set[Window]:
@@ -136,35 +170,9 @@ def _amount(row: "Row[Any]") -> int:
     return int(row.units) * money.ATTO + int(row.atto)
 
 
-def _insert(connection: Connection, budget: str, window: Window, amount: int) -> None:
-    units, atto = divmod(amount, money.ATTO)
-    connection.execute(
-        insert(BUDGET_SPENT).values(
-            budget=budget,
-            start=window.start,
-            finish=window.end,
-            units=units,
-            atto=atto,
-        )
-    )
-
-
-def _update(connection: Connection, budget: str, window: Window, amount: int) -> None:
-    units, atto = divmod(amount, money.ATTO)
-    connection.execute(
-        update(BUDGET_SPENT)
-        .where(
-            BUDGET_SPENT.c.budget == budget,
-            BUDGET_SPENT.c.start == window.start,
-            BUDGET_SPENT.c.finish == window.end,
-        )
-        .values(units=units, atto=atto)
-    )
-
-
 def spent(connection: Connection, budget: Budget, start: int) -> int:
     """What was spent (atto) in the window of a budget that begins at `start` (microseconds)."""
-    window = budgets.window(budget.kind, budget.zone, start)
+    window = budgets.window(budget.kind, budget.zone, max(start, 0))
     row = connection.execute(
         select(BUDGET_SPENT).where(
             BUDGET_SPENT.c.budget == budget.id,

@@ -9,21 +9,23 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Table, func, select
 
 from tidegate_billing import money
-from tidegate_billing.budgets import FOREVER, Budget, Window
+from tidegate_billing.budgets import FOREVER, LATEST, Budget, Window
 from tidegate_billing.rollup import DAY_MINUTES
 from tidegate_billing.tables import ROLLUP_DAY, ROLLUP_HOUR, ROLLUP_MINUTE, SERIES
 
 MINUTE = 60_000_000
 HOUR_MINUTES = 60
-Part = tuple[Table, int, int | None]
-"""A rollup, its first bucket, and the one that is not in it any more (None: there is no end)."""
+LAST_MINUTE = LATEST // MINUTE // DAY_MINUTES * DAY_MINUTES
+"""What is dated after this (the year 9892, by a clock that is wrong) is of no window."""
+Part = tuple[Table, int, int]
+"""A rollup, its first bucket, and the one that is not in it any more."""
 
 
 def parts(window: Window) -> list[Part]:
     """The buckets that together are a window, and no other."""
     first = -(-window.start // MINUTE)
     if window.end == FOREVER:
-        return [(ROLLUP_DAY, first // DAY_MINUTES, None)]
+        return [(ROLLUP_DAY, first // DAY_MINUTES, LAST_MINUTE // DAY_MINUTES)]
     return _between(first, -(-window.end // MINUTE))
 
 
@@ -58,10 +60,13 @@ def computed(connection: Connection, budget: Budget, window: Window) -> int:
         query = (
             select(*sums)
             .join_from(SERIES, table, table.c.series == SERIES.c.id)
-            .where(SERIES.c.tenant == budget.tenant, *mine, table.c.bucket >= first)
+            .where(
+                SERIES.c.tenant == budget.tenant,
+                *mine,
+                table.c.bucket >= first,
+                table.c.bucket < last,
+            )
         )
-        if last is not None:
-            query = query.where(table.c.bucket < last)
         units, nanos, rest = (int(part or 0) for part in connection.execute(query).one())
         total += units * money.ATTO + money.whole(nanos, rest)
     return total
