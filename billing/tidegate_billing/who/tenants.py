@@ -195,8 +195,11 @@ def news(old: "Row[Any]", row: "Row[Any]") -> News | None:
 
 
 def limits(old: "Row[Any] | None", row: "Row[Any]") -> frozenset[str]:
-    """The tenant, where what it may spend has changed."""
-    changed = row.plan != ("postpaid" if old is None else old.plan)
+    """The tenant, where what it may spend has changed, or when its days begin."""
+    if old is None:
+        changed = row.plan != "postpaid"
+    else:
+        changed = (row.plan, row.time_zone) != (old.plan, old.time_zone)
     return frozenset({row.id} if changed else ())
 
 
