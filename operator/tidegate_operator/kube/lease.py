@@ -21,6 +21,7 @@ log = structlog.get_logger()
 DURATION: Final = 3.0
 LOOK: Final = 0.5
 RENEW: Final = 1.0
+GIVE_BACK_TRIES: Final = 3
 
 
 class Seen(NamedTuple):
@@ -138,7 +139,15 @@ class Election:
         if not self.leading:
             return
         self._lead(leading=False)
-        lease = await self._api.get(self._path)
-        if lease.get("spec", {}).get("holderIdentity") == self._me:
+        for _ in range(GIVE_BACK_TRIES):
+            lease = await self._api.get(self._path)
+            if lease.get("spec", {}).get("holderIdentity") != self._me:
+                return
             lease["spec"]["holderIdentity"] = ""
-            await self._api.replace(self._path, lease)
+            try:
+                await self._api.replace(self._path, lease)
+            except ApiError as error:
+                if error.status != 409:  # our own last renewal, which nobody waited for any more
+                    raise
+            else:
+                return
