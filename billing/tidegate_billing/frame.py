@@ -14,10 +14,12 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from tidegate_billing.database import DatabaseDown
 from tidegate_billing.keys import current
 from tidegate_billing.links import KeyView
 from tidegate_billing.service import Service, log, now
@@ -131,7 +133,7 @@ class Call:
             await self._applied(version)
             return _answer(outcome.body, outcome.status, outcome.etag, replayed=True)
         if outcome.limits:
-            version = await self.service.lender.tell(outcome.limits)
+            version = await self._told(outcome.limits, version)
         if outcome.news is not None or outcome.limits:
             await self._applied(version)
         return _answer(outcome.view, outcome.status, outcome.etag)
@@ -181,6 +183,17 @@ class Call:
             target=f"{self.request.url.path}?{self.request.url.query}",
             body=self.content,
         )
+
+    async def _told(self, tenants: frozenset[str], version: int) -> int:
+        """Tell routers what these tenants may spend. The change is made; if this fails, they hear of it
+        with the next turn."""
+        lender = self.service.lender
+        try:
+            return await lender.tell(tenants)
+        except (SQLAlchemyError, DatabaseDown) as error:
+            lender.active(tenants)
+            log.warning("pots_not_told", error=type(error).__name__)
+            return version
 
     async def _applied(self, version: int) -> None:
         if not await self.service.snapshots.applied(version, APPLY_SECONDS):

@@ -123,9 +123,10 @@ class Links:
         applied, released = await self._service.database.write(transaction)
         if released:
             log.info("ledger_released", events=released)
+        self._service.lender.repriced()
         if applied.changed or applied.tenants:
             self._service.snapshots.change(prices=applied.changed, tenants=applied.tenants)
-            await self._service.lender.tell()
+        await self._service.lender.tell()
         return reply(applied.answers)
 
     async def counters(self, request: Request) -> Response:

@@ -129,8 +129,7 @@ class Gate:
         model.last_request = exchange.started
         front.listener = exchange
         self.live.add(exchange)
-        if self.till is None or self.till.admit(exchange):
-            self.place(exchange)
+        self.place(exchange)
 
     def send(self, front: Front, incoming: Incoming, body: bytes) -> None:
         """Answer a request with JSON of our own."""
@@ -148,6 +147,8 @@ class Gate:
         refusal = self._closed(exchange)
         if refusal is not None:
             exchange.refuse(refusal)
+            return
+        if self._unpaid(exchange):
             return
         if not model.queue and (model.price_version or not self.tenants.priced):
             chosen = self._pick(model, exchange)
@@ -167,6 +168,11 @@ class Gate:
         if view.suspend:
             return suspended(view)
         return standing(self.tenants, exchange.key, time.time()) if self.tenants.priced else None
+
+    def _unpaid(self, exchange: Exchange) -> bool:
+        """Whether a request was refused, or waits, for what it may cost. Asked whenever one could go: a
+        tenant whose requests wait for an engine may have turned prepaid meanwhile."""
+        return self.till is not None and exchange.draw is None and not self.till.admit(exchange)
 
     def _pick(self, model: ModelState, exchange: Exchange) -> ReplicaState | Wait:
         if self.loop.time() < model.suspected_until:
@@ -219,6 +225,8 @@ class Gate:
             refusal = self._closed(exchange)
             if refusal is not None:
                 exchange.refuse(refusal)
+                continue
+            if self._unpaid(exchange):
                 continue
             chosen = self._pick(model, exchange)
             if isinstance(chosen, ReplicaState):

@@ -18,6 +18,8 @@ TASKS: Final = {CHAT: "generate", COMPLETIONS: "generate", EMBEDDINGS: "embed"}
 """The routes that reach an engine, and the task a model must have to serve each."""
 
 MAX_CHOICES: Final = 128
+COMPLETION_TOKENS: Final = 16
+"""What a completion gets that names no limit, by OpenAI's reference and by vLLM."""
 
 
 class _StreamOptions(msgspec.Struct):
@@ -100,8 +102,9 @@ def _generation(endpoint: str, doc: _Generation) -> Request:
         raise _bad("n", f"`n` must be from 1 to {MAX_CHOICES}, got {choices}")
     if doc.use_beam_search:
         raise _bad("use_beam_search", "`use_beam_search` is not served: its usage is not exact")
-    # Engines differ in which of the two they follow; nobody must get more than was reserved.
-    limits = [one for one in (doc.max_tokens, doc.max_completion_tokens) if one is not None]
+    # Of a chat engines differ in which of the two they follow: nobody must get more than is reserved.
+    told = (doc.max_tokens, doc.max_completion_tokens if isinstance(doc, _Chat) else None)
+    limits = [one for one in told if one is not None]
     limit = max(limits, default=None)
     if limit is not None and limit < 0:
         raise _bad("max_tokens", f"`max_tokens` must not be negative, got {limit}")

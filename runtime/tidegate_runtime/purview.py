@@ -13,7 +13,7 @@ from tidegate_billing.links import KeyView, SnapshotLine
 from tidegate_runtime.wallet import Rates
 
 CREDIT: Final = "credit:"
-DIGITS: Final = 12
+DIGITS: Final = 18
 
 
 class Offer(NamedTuple):

@@ -21,6 +21,8 @@ PAUSE_SECONDS: Final = 0.1
 """Before a session begins after one that was lost, so that what always fails does not spin."""
 AGAIN_SECONDS: Final = 5.0
 """After which a billing that knows no leases is asked again."""
+UNDERSTOOD: Final = frozenset({400, 413, 422})
+"""Billing has heard it, done nothing, and would say so again: that is one request's end, not everybody's."""
 Answer = TypeVar("Answer")
 
 
@@ -82,7 +84,8 @@ class Session:
         await asyncio.gather(*self._calls)
 
     async def call(self, name: str, said: msgspec.Struct, kind: type[Answer]) -> Answer | None:
-        """Tell billing; None: there is no answer (or none was to come), and the session is over."""
+        """Tell billing; None: there is no answer (or none was to come). Where nobody knows what came
+        of it, the session is over."""
         number = self.number
         try:
             reply = await self._client.post(
@@ -93,6 +96,11 @@ class Session:
             if reply.is_success:
                 return msgspec.json.decode(reply.content or b"null", type=kind)
             reason = f"status {reply.status_code}"
+            if reply.status_code in UNDERSTOOD:
+                log.error(
+                    "lease_call_refused", call=name, status=reply.status_code, body=reply.text[:200]
+                )
+                return None
         except (httpx.HTTPError, msgspec.MsgspecError) as exc:
             reason = type(exc).__name__
         if number == self.number:

@@ -8,7 +8,7 @@ While there is no session with billing (`session`), nothing is asked, and leases
 usage batch says what we hold as of its last record.
 """
 
-from collections import deque
+import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -27,10 +27,12 @@ from tidegate_billing.lending.said import (
     PotView,
 )
 from tidegate_billing.usage import Usage
-from tidegate_runtime import refusals
+from tidegate_runtime import openai, refusals
 from tidegate_runtime.draw import CONTEXT, Draw
+from tidegate_runtime.errors import Refusal
 from tidegate_runtime.purview import amounts
 from tidegate_runtime.session import Session
+from tidegate_runtime.waiters import Waiters
 from tidegate_runtime.wallet import (
     Empty,
     NeedMore,
@@ -51,6 +53,8 @@ log = structlog.get_logger()
 WAIT_SECONDS: Final = 3.0
 """How long a request waits to learn whether it can be paid for."""
 RENEW_SECONDS: Final = 10.0
+MOST_ASKED: Final = 10**12 * money.ATTO - 1
+"""More than any pot holds, and as much as billing takes for an amount."""
 
 
 class Till:
@@ -61,7 +65,7 @@ class Till:
         self.wallet = Wallet()
         self.session = Session(client, url, gate.meter.hurry)
         self.questions = 0
-        self._waiting: deque[Exchange] = deque()
+        self._waiters = Waiters()
         self._renewed_at = 0.0
 
     # Requests
@@ -75,30 +79,38 @@ class Till:
         if offer is None:
             exchange.refuse(refusals.unknown_credit("The model's price"))
             return False
-        pots = purview.covering(exchange.key, offer.currency, int(exchange.started * 1e6))
+        pots = purview.covering(exchange.key, offer.currency, int(time.time() * 1e6))
         if pots is None:
             exchange.refuse(refusals.no_credit(offer.currency))
             return False
         if not pots:
             return True
-        exchange.draw = self._draw(exchange, pots, offer.rates)
-        found = self.wallet.reserve(pots, exchange.draw.quote, self.gate.loop.time())
-        if isinstance(found, NeedMore):
-            self._waiting.append(exchange)
+        exchange.draw = draw = self._draw(exchange, pots, offer.rates)
+        if not self._waiters.before(pots):
+            found = self.wallet.reserve(pots, draw.quote, draw.since)
+            if not isinstance(found, NeedMore):
+                return self._answered(exchange, found)
+            self._waiters.add(exchange)
             self._pump()
-            return False
-        return self._answered(exchange, found)
+        elif self._waiters.full(exchange.key.tenant):
+            exchange.refuse(refusals.unknown_credit("The credit"))
+        else:  # whoever is before him has asked
+            self._waiters.add(exchange)
+        return False
 
     def _draw(self, exchange: "Exchange", pots: tuple[str, ...], rates: Rates) -> Draw:
         request = exchange.request
         prompt = prompt_tokens(exchange.body)
-        draw = Draw(pots, rates, prompt, request.max_tokens, exchange.since)
+        asked = request.max_tokens
+        if request.endpoint == openai.COMPLETIONS and asked is None:
+            asked = openai.COMPLETION_TOKENS
+        draw = Draw(pots, rates, prompt, asked, self.gate.loop.time())
         longest = exchange.model.context or CONTEXT
         draw.quote = quote(
             rates,
             prompt,
             choices=request.choices * request.prompts,
-            max_tokens=request.max_tokens,
+            max_tokens=None if asked is None else max(1, asked),  # 0 makes one, where it is taken
             longest=longest if exchange.model.view.task == "generate" else 0,
         )
         return draw
@@ -130,7 +142,7 @@ class Till:
     @property
     def waiting(self) -> int:
         """Requests that wait to learn whether they can be paid for."""
-        return len(self._waiting)
+        return len(self._waiters)
 
     # Those who wait
 
@@ -138,33 +150,42 @@ class Till:
         """Let in whom the leases cover, in their order, and ask for what is missing."""
         missing: dict[tuple[str, ...], list[Exchange]] = {}
         blocked: set[str] = set()
-        for exchange in self._waiters():
+        leave: list[tuple[Exchange, Reservation | Empty | None]] = []
+        now = self.gate.loop.time()
+        for exchange in self._waiters:
             draw = exchange.draw
             assert draw is not None
-            found: Reservation | NeedMore | Empty
-            if blocked & set(draw.pots):  # nobody passes those who were before him
-                found = NeedMore({})
-            else:
-                found = self.wallet.reserve(draw.pots, draw.quote, self.gate.loop.time())
+            if exchange.ended or not self.gate.tenants.purview.limited(exchange.key.tenant):
+                leave.append((exchange, None))
+                continue
+            found: Reservation | NeedMore | Empty = NeedMore({})
+            if blocked.isdisjoint(draw.pots):  # nobody passes those who were before him
+                found = self.wallet.reserve(draw.pots, draw.quote, now)
             if isinstance(found, NeedMore):
                 blocked.update(draw.pots)
                 missing.setdefault(draw.pots, []).append(exchange)
             else:
-                self._leave(exchange, found)
+                leave.append((exchange, found))
+        self._leave(leave)
+        if not missing:
+            return
         if not self.session.number:
             self.gate.meter.hurry()
             return
         for pots, group in missing.items():
             self._ask_for(pots, group)
 
-    def _waiters(self) -> list["Exchange"]:
-        self._waiting = deque(one for one in self._waiting if not one.ended)
-        return list(self._waiting)
-
-    def _leave(self, exchange: "Exchange", found: Reservation | Empty) -> None:
-        self._waiting.remove(exchange)
-        if self._answered(exchange, found):
-            self.gate.place(exchange)
+    def _leave(self, those: "list[tuple[Exchange, Reservation | Empty | None]]") -> None:
+        """They wait no longer: they go on, or were refused. None: nothing bounds them any more."""
+        self._waiters.drop(exchange for exchange, _ in those)
+        for exchange, found in those:
+            if exchange.ended:
+                continue
+            if found is None:
+                exchange.draw = None
+                self.gate.place(exchange)
+            elif self._answered(exchange, found):
+                self.gate.place(exchange)
 
     def _ask_for(self, pots: tuple[str, ...], group: list["Exchange"]) -> None:
         """Ask what a group lacks in sum; its first member says what is the least."""
@@ -176,7 +197,7 @@ class Till:
         for pot in pots:
             left = self.wallet.unused(pot, now)
             if left < need:
-                wants[pot] = (need - left, max(0, least - left))
+                wants[pot] = (min(need - left, MOST_ASKED), min(max(0, least - left), MOST_ASKED))
         if wants and self.wallet.ask(wants, now):
             self.session.start(self._question(wants, group))
 
@@ -206,31 +227,35 @@ class Till:
             for pot in wants:
                 self.wallet.unanswered(pot)
             return
-        free = amounts(answer.refused)
-        for pot, amount in amounts(answer.granted).items():
+        free, granted = amounts(answer.refused), amounts(answer.granted)
+        for pot, amount in granted.items():
             self.wallet.granted(pot, amount, asked_at + answer.ends_in[pot] / 1e6)
-        for pot in wants.keys() - answer.granted.keys():
-            if pot in free:
+        for pot in wants.keys() - granted.keys():
+            if pot not in free:
+                self.wallet.unanswered(pot)
+            elif group:
                 self.wallet.refused(pot, free[pot], now)
             else:
-                self.wallet.unanswered(pot)
-        granted = amounts(answer.granted)
+                self.wallet.declined(pot, now)
         if any(granted.get(pot, need) < need for pot, (need, _) in wants.items()):
             self._squeeze(group)
         self._pump()
 
     def _squeeze(self, group: list["Exchange"]) -> None:
         """Billing has lent all that there is: each gets what it leaves to him, in their order."""
+        leave: list[tuple[Exchange, Reservation | Empty | None]] = []
+        now = self.gate.loop.time()
         for exchange in group:
-            if exchange.ended or exchange.draw is None or exchange not in self._waiting:
+            draw = exchange.draw
+            if exchange.ended or draw is None or not draw.waits:
                 continue
-            draw, now = exchange.draw, self.gate.loop.time()
             found = self.wallet.reserve(draw.pots, draw.quote, now)
             if isinstance(found, NeedMore):
                 found = self.wallet.squeeze(draw.pots, draw.quote, now)
             if isinstance(found, Empty):
                 break  # the next question says whether there is nothing at all
-            self._leave(exchange, found)
+            leave.append((exchange, found))
+        self._leave(leave)
 
     # What goes with a usage batch
 
@@ -294,10 +319,12 @@ class Till:
     def sweep(self) -> None:
         """Once a second: who waited too long, what is over, what must be prolonged."""
         now = self.gate.loop.time()
-        for exchange in self._waiters():
-            if now - exchange.since > WAIT_SECONDS:
-                self._waiting.remove(exchange)
-                exchange.refuse(refusals.unknown_credit("The credit"))
+        late = [
+            exchange
+            for exchange in self._waiters
+            if exchange.draw is not None and now - exchange.draw.since > WAIT_SECONDS
+        ]
+        self._refuse(late, refusals.unknown_credit("The credit"))
         self.wallet.sweep(now)
         if self.due:
             self.gate.meter.hurry()
@@ -331,9 +358,12 @@ class Till:
 
     def stop(self) -> None:
         """Nobody is let in any more."""
-        for exchange in self._waiters():
-            self._waiting.remove(exchange)
-            exchange.refuse(refusals.stopping())
+        self._refuse(list(self._waiters), refusals.stopping())
+
+    def _refuse(self, those: "list[Exchange]", refusal: Refusal) -> None:
+        self._waiters.drop(those)
+        for exchange in those:
+            exchange.refuse(refusal)
 
     async def part(self) -> None:
         """Nothing runs any more, and the journal is told: others may have what we hold."""

@@ -113,6 +113,7 @@ class Lease:
         "ends",
         "full",
         "granted",
+        "quiet_until",
         "reserved",
         "spent",
         "told",
@@ -126,6 +127,7 @@ class Lease:
         self.asking = False
         self.denied = 0  # what a refusal said is free
         self.denied_until = 0.0
+        self.quiet_until = 0.0  # nobody need ask ahead
 
 
 class Wallet:
@@ -202,7 +204,8 @@ class Wallet:
             )  # what costs nothing needs none, and gets an empty one
             lease.reserved += amount
             left = lease.granted - lease.spent - lease.reserved
-            if left * REFILL < lease.full and not lease.asking and now >= lease.denied_until:
+            quiet = max(lease.denied_until, lease.quiet_until)
+            if left * REFILL < lease.full and not lease.asking and now >= quiet:
                 self.low[pot] = max(quote.need, self.low.get(pot, 0))
         return Reservation(pots, amount, tokens)
 
@@ -257,6 +260,12 @@ class Wallet:
         lease.asking = False
         lease.denied = free
         lease.denied_until = now + DENIED_SECONDS
+
+    def declined(self, pot: str, now: float) -> None:
+        """Billing has nothing for who asks ahead. For who needs it there may be: others hold some."""
+        lease = self._lease(pot)
+        lease.asking = False
+        lease.quiet_until = now + DENIED_SECONDS
 
     def unanswered(self, pot: str) -> None:
         """A question got no answer: the next may go."""

@@ -1,10 +1,13 @@
 """Prepaid credit at the gateway: real routers, real billing, the sim engine."""
 
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from pathlib import Path
 
+import httpx
 import pytest
 
 from paying import Payer
@@ -91,6 +94,30 @@ def test_what_a_restarted_router_held_is_there_again(up: Platform) -> None:
     assert payer.ask(max_tokens=4000).status_code == 200
     up.settled()
     assert Decimal(0) <= payer.balance < Decimal("0.0001"), "all but a prompt was lent once more"
+
+
+def test_blanks_buy_no_tokens(up: Platform) -> None:
+    """The prompt's estimate is the caller's to bend; what is sent to the engine is not."""
+    payer = Payer(up, "padded")
+    payer.grant("0.0012")
+    body = {"model": "sim", "n": 100, "messages": [{"role": "user", "content": "hi"}]}
+    padded = json.dumps(body)[:-1] + " " * 30_000 + "}"
+    headers = {"authorization": f"Bearer {payer.key}"}
+    url = f"{up.base}/v1/chat/completions"
+    answer = httpx.post(url, content=padded, headers=headers, timeout=60, trust_env=False)
+    assert answer.status_code == 200, answer.text
+    up.settled()
+    assert 0 <= payer.balance < Decimal("0.0012")
+
+
+def test_a_plan_holds_for_what_waits_already(tmp_path: Path) -> None:
+    slow = sim(start_seconds=3).replace("spec:\n", "spec:\n  access: {visibility: Public}\n")
+    with platform(tmp_path, slow) as up, ThreadPoolExecutor(4) as pool:
+        payer = Payer(up, "turner", "postpaid")
+        asked = [pool.submit(payer.ask, max_tokens=50) for _ in range(4)]
+        wait_for(lambda: up.models()["sim"]["held"] == 4, "they are held")
+        payer.call("PATCH", "/api/v1/tenants/turner", {"plan": "prepaid"})
+        assert {one.result().status_code for one in asked} == {402}
 
 
 def test_credit_in_another_currency_pays_for_nothing(up: Platform) -> None:

@@ -15,6 +15,7 @@ from tidegate_billing.lending.said import LeaseAsk, LeaseBack, LeaseRenewal, Lea
 from tidegate_billing.links import ModelPricing, Pricing
 from tidegate_billing.prepaid import purses
 from tidegate_billing.rates import book, contract
+from tidegate_billing.snapshot import Snapshots
 from tidegate_billing.tables import TENANT
 from tidegate_billing.tariff import Tariffs, write
 from tidegate_billing.who.tables import DEFAULT
@@ -157,6 +158,39 @@ def test_a_postpaid_tenant_has_no_pot(lent: Ledger) -> None:
 def test_pots_that_nobody_has_lend_nothing(lent: Ledger) -> None:
     for name in ("credit:acme:EUR:0", "credit:nobody:USD:0", "budget:none:0", "", "a:b:c:d:e"):
         assert isinstance(ask(lent, "a", "0.10", "0.10", pot=name), Refused), name
+
+
+def test_a_model_that_is_renamed_is_seen_to_cost_something_else(lent: Ledger) -> None:
+    entries = [
+        {"model": name, "prices": {"input": price}} for name, price in (("m", "1"), ("dear", "100"))
+    ]
+    document = {"name": "list", "currency": "USD", "effectiveFrom": "2020-01-01T00:00:00Z", "entries": entries}  # fmt: skip
+    lent(write, book.parse(document), document, NOW)
+    hub = Snapshots(1)
+    desk_of = lender.Lender(lent.database, hub, lambda: NOW)
+
+    def told(name: str) -> str:
+        renamed = ModelPricing(deployment="d/m", model=name, owner="acme", pricing=Pricing())
+        lent(pricebook.apply, [renamed], now=NOW)
+        desk_of.repriced()
+        lent.run(desk_of.tell())
+        return hub.rates["", "d/m"].input
+
+    assert (told("m"), told("dear")) == ("0.000001", "0.0001")
+
+
+def test_a_batch_that_comes_late_and_twice_takes_nothing_back(lent: Ledger) -> None:
+    assert begin(lent, "a", 5) == {}
+    ask(lent, "a", "0.70", session=5)
+    assert begin(lent, "a", 5) == {POT: "0.7"}, "as it is by now"
+    assert free(lent) == Decimal("0.30")
+
+
+def test_amounts_of_small_currencies_fit(lent: Ledger) -> None:
+    for number in range(60):
+        grant(lent, f"rich-{number}", "900000000")
+    assert granted(ask(lent, "a", "40000000000")) == 40_000_000_000
+    assert free(lent) == 14_000_000_001
 
 
 def test_rates_are_the_dearest_and_each_tenants_own(lent: Ledger) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +35,10 @@ class Ledger:
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one view."""
         return self._runner.run(self.database.read(work))
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run what needs the ledger's loop."""
+        return self._runner.run(work)
 
     def close(self) -> None:
         """Close every connection."""

@@ -89,10 +89,12 @@ def test_a_whole_picture_replaces_what_was_known() -> None:
         (9000, 8192, 8192, 8192),
         (None, 8192, 8192, None),
         (None, 8192, 8000, 8000),
-        (None, 8192, 8150, None),  # the engine's own bound is below it: 8192 less the prompt's 92
+        (None, 8192, 8150, 8100),  # beside a prompt of 92
+        (None, 8192, 9, 9),
         (None, 0, 4096, 4096),
         (None, 0, CONTEXT, None),
         (None, 2048, 4096, None),
+        (0, 8192, 1, None),
     ],
 )
 def test_an_answer_is_cut_where_less_is_reserved_than_it_may_have(
@@ -103,6 +105,22 @@ def test_an_answer_is_cut_where_less_is_reserved_than_it_may_have(
     assert draw.cap(context) is None, "nothing is reserved yet"
     draw.held = Reservation(("credit",), 1, held)
     assert draw.cap(context) == cap
+
+
+@pytest.mark.parametrize("prompt", [92, 4257, 8192, 10**6])
+@pytest.mark.parametrize("held", [1, 9, 4096, 8191])
+def test_no_prompt_however_padded_takes_the_bound_away(prompt: int, held: int) -> None:
+    draw = Draw(("credit",), Rates(1, 1), prompt, None, 0.0)
+    draw.quote = quote(draw.rates, prompt, choices=1, max_tokens=None, longest=8192)
+    draw.held = Reservation(("credit",), 1, held)
+    cap = draw.cap(8192)
+    assert cap is not None
+    assert 1 <= cap <= held
+
+
+def test_a_completion_is_bounded_by_the_spelling_that_engines_read_there() -> None:
+    body = b'{"model": "m", "prompt": "x", "max_completion_tokens": 1}'
+    assert openai.parse(openai.COMPLETIONS, body).max_tokens is None
 
 
 def test_what_is_cut_is_cut_in_both_spellings() -> None:

@@ -293,3 +293,18 @@ def test_who_pays_later_needs_no_pots() -> None:
     assert one.tokens == 100
     wallet.settle(one, 7)
     assert wallet.spent() == {}
+
+
+def test_a_no_to_who_asks_ahead_is_none_to_who_needs_it() -> None:
+    wallet = Wallet()
+    wallet.granted("credit", 100, 30.0)
+    assert isinstance(wallet.reserve(("credit",), Quote(90), 0.0), Reservation)
+    assert wallet.low == {"credit": 90}
+    wallet.low.clear()
+    assert wallet.ask(["credit"], 0.0)
+    wallet.declined("credit", 0.0)
+    assert wallet.reserve(("credit",), Quote(50), 0.1) == NeedMore({"credit": (40, 40)})
+    assert isinstance(wallet.reserve(("credit",), Quote(5), 0.1), Reservation)
+    assert wallet.low == {}, "nobody asks ahead again at once"
+    assert isinstance(wallet.reserve(("credit",), Quote(2), 2.0), Reservation)
+    assert wallet.low == {"credit": 2}

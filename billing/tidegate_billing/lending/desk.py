@@ -14,7 +14,8 @@ from tidegate_billing.lending import pots
 from tidegate_billing.lending.said import LeaseAsk, LeaseBack, LeaseKept, LeaseRenewal, LeaseWord
 from tidegate_billing.lending.tables import LEASE, SESSION
 
-DIGITS: Final = 12
+DIGITS: Final = 18
+"""Before an amount's point: whole units fit a column of the database."""
 FORGOTTEN: Final = 86_400 * SECOND
 """A router that says nothing for a day is no more; should it come back, it begins anew."""
 
@@ -119,7 +120,13 @@ def heard(connection: Connection, word: LeaseWord, now: int) -> LeaseKept | None
 def _begin(
     connection: Connection, router: str, session: int, holds: Mapping[str, int], now: int
 ) -> LeaseKept:
-    """A router's leases begin anew with what it holds."""
+    """A router's leases begin anew with what it holds. Said again, it is as it was: a batch may come twice,
+    and late."""
+    known = connection.execute(select(SESSION.c.session).where(SESSION.c.router == router))
+    if known.scalar() == session:
+        had, _ = _held(connection, router)
+        left = {name: pot.leases[router].outstanding for name, pot in had.items()}
+        return LeaseKept(kept=shown(left), ends_in=leases.TERM)
     own, tenant_of = _held(connection, router)
     found, whose = _named(connection, {*own, *holds}, now)
     # Of what is over by now nothing is lent, but what runs on it may keep what it has.

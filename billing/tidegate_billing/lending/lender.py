@@ -114,6 +114,10 @@ class Lender:
         """What these tenants have may have changed."""
         self._active.update(tenants)
 
+    def repriced(self) -> None:
+        """Models may have other names or prices: what they cost is looked up anew."""
+        self._rated = None
+
     async def tell(self, tenants: Iterable[str] | None = None) -> int:
         """Tell routers what pots these tenants have (None: all), and at what rates; the version that
         they have it with."""
@@ -165,7 +169,9 @@ class Lender:
             active, self._active = self._active, set()
             try:
                 if turn % ROUNDS == 0:
-                    await self._expire()
+                    # Not at once after a start: routers that outlived us have to be heard first.
+                    if turn:
+                        await self._expire()
                     await self.tell()
                 elif active or self._snapshots.pots:
                     await self.tell(active)

@@ -10,6 +10,7 @@ from starlette.routing import Route
 from tidegate_billing import money
 from tidegate_billing.lending import desk
 from tidegate_billing.lending.said import LeaseAsk, LeaseBack, LeaseRenewal, LeaseTerms, LeaseWord
+from tidegate_billing.usage import LARGEST
 from tidegate_billing.web import ApiError, bad, body, guarded, reply
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def check(word: LeaseWord | None) -> None:
     """Refuse a word that is none, before it comes to the ledger. Raises ApiError."""
     if word is not None:
         _name(word.router)
+        if not 0 < word.session <= LARGEST:
+            raise bad("leases", f"session {word.session}; allowed: 1 to {LARGEST}")
         _amounts("leases", [*word.spent.values(), *(word.holds or {}).values()])
 
 

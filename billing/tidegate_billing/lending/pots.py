@@ -87,8 +87,8 @@ def _lent(connection: Connection, tenant: str) -> dict[str, dict[str, Lease]]:
 def lease_of(row: "Row[Any]") -> Lease:
     """A row as the core has it."""
     return Lease(
-        money.whole(row.granted_nano, row.granted_atto),
-        money.whole(row.consumed_nano, row.consumed_atto),
+        row.granted_units * money.ATTO + row.granted_atto,
+        row.consumed_units * money.ATTO + row.consumed_atto,
         row.ends,
     )
 
@@ -170,12 +170,12 @@ def _keep(
     if lease is None:
         connection.execute(delete(LEASE).where(*this))
         return
-    granted, consumed = money.halves(lease.granted), money.halves(lease.consumed)
+    granted, consumed = divmod(lease.granted, money.ATTO), divmod(lease.consumed, money.ATTO)
     values = {
-        "granted_nano": granted.nano,
-        "granted_atto": granted.rest,
-        "consumed_nano": consumed.nano,
-        "consumed_atto": consumed.rest,
+        "granted_units": granted[0],
+        "granted_atto": granted[1],
+        "consumed_units": consumed[0],
+        "consumed_atto": consumed[1],
         "ends": lease.ends,
         "until": until,
     }

@@ -1,7 +1,8 @@
 """The tables of leases: what each router was lent, and the session that it speaks in.
 
 A pot has no table: what is in it follows from credit's entries and from usage. An amount is two
-columns (`money.halves`), times are microseconds since the epoch.
+columns: whole units and atto, for what was lent in a session adds up, also of currencies with small
+units. Times are microseconds since the epoch.
 """
 
 from sqlalchemy import BigInteger, Column, Index
@@ -20,9 +21,9 @@ class Lease(SQLModel, table=True):
     pot: str = Field(primary_key=True)
     router: str = Field(primary_key=True)
     tenant: str = Field(foreign_key="tenant.id")
-    granted_nano: int = Field(sa_column=_big())
+    granted_units: int = Field(sa_column=_big())
     granted_atto: int = Field(sa_column=_big())
-    consumed_nano: int = Field(sa_column=_big())
+    consumed_units: int = Field(sa_column=_big())
     consumed_atto: int = Field(sa_column=_big())
     ends: int = Field(sa_column=_big())
     until: int = Field(sa_column=_big())

@@ -12,7 +12,7 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
-AMOUNTS = ("granted_nano", "granted_atto", "consumed_nano", "consumed_atto")
+AMOUNTS = ("granted_units", "granted_atto", "consumed_units", "consumed_atto")
 
 
 def upgrade() -> None:
