@@ -63,6 +63,8 @@ class Fleet:
     def change(self, steps: Sequence[Step], plans: Sequence[Plan]) -> None:
         """Goes after what the files say now. `plans`: of each deployment that is not removed. The
         routers see all of it at once, so that a name that moves is never nobody's."""
+        if self.site.closing:
+            return
         wanted = {plan.view.deployment: plan for plan in plans}
         new: list[Model] = []
         for step in steps:
