@@ -301,15 +301,18 @@ class Model:
 
     def _give_up(self, run: Running, reason: str, message: str) -> None:
         del self.runs[run.id]
-        self.start_failed(run.view.start_id, reason, message)
+        self.start_failed(run.view.start_id, reason, message, build=run.build)
         self.site.spawn(stopping.lost(run, self.site, stop=True))
 
-    def start_failed(self, start_id: str, reason: str, message: str, *, final: bool = True) -> None:
-        """A start came to nothing. Old replicas, where there are some, go on serving."""
+    def start_failed(
+        self, start_id: str, reason: str, message: str, *, final: bool = True, build: str = ""
+    ) -> None:
+        """A start of the plan's `build`, or of an older one, came to nothing. Where old replicas go
+        on serving, it is the plan that is stuck."""
         now = time.time()
         self.retry = self.retry.start_failed(now)
         message = message[:2000]
-        if self.old():
+        if self.old() and build in {"", self.plan.build}:
             self.stuck = f"{reason}: {message}"
         elif not self.active():  # else the others serve whoever waits
             failure = Failure(
@@ -346,7 +349,7 @@ class Model:
             return
         words = f"the engine exited with status {code}{run.last_words()}"
         if run.state == "starting":
-            self.start_failed(run.view.start_id, "EngineExited", words)
+            self.start_failed(run.view.start_id, "EngineExited", words, build=run.build)
         else:
             now = time.time()
             self.retry = self.retry.crashed(now - run.answered_at, now)

@@ -37,7 +37,7 @@ async def prepare(model: "Model") -> None:
             await asyncio.sleep(max(0.0, model.retry.at - time.time()))
         else:
             break
-    model.preparing = ("", "")
+    model.preparing, model.stuck = ("", ""), ""
     model.retry = model.retry.answered()
     model.prepared_at = time.time()
     model.evaluate(model.prepared_at)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def take(model: "Model", plan: Plan) -> None:
     """Goes over to another plan of the same deployment; the caller publishes and evaluates."""
-    anew = plan.build != model.plan.build or model.removed
+    anew = plan.build != model.plan.build or model.removed or bool(model.stuck)
     model.plan, model.removed = plan, False
     if anew:
         model.retry, model.stuck = Retry(), ""
