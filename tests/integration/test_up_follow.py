@@ -93,7 +93,7 @@ def status(up: Platform, model: str) -> int:
 def write(up: Platform, text: str, name: str = "models.yaml") -> Path:
     """As editors do: another file, renamed over the one that is followed."""
     path = up.data.parent / name
-    new = path.with_name(f".{name}.new")
+    new = path.with_name(f".{path.name}.new")
     new.write_text(text)
     return new.rename(path)
 
@@ -302,12 +302,11 @@ def test_names_and_prices_change_while_it_serves(tmp_path: Path) -> None:
 
 
 def priced(up: Platform, price: str) -> bool:
+    """Whether a request costs at least its eight tokens at this price of a million."""
     with up.client() as client:
-        request = next(iter(ask(client, "sim")))
-    up.settled()
-    (event,) = [e for e in up.events(request_id=request) if e["billed"]]
-    exact = 8 * float(price) / 1e6
-    return float(event["amount_exact"]) >= exact
+        (request,) = ask(client, "sim")
+    events = wait_for(lambda: [e for e in up.events(request_id=request) if e["billed"]], "a bill")
+    return float(events[0]["amount_exact"]) >= 8 * float(price) / 1e6
 
 
 def test_files_directories_and_standard_input_together(tmp_path: Path) -> None:
