@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tidegate_runtime.admit import resolve
 from tidegate_runtime.contract.links import ModelView, Replica, WorldLine
 from tidegate_runtime.contract.names import NameTable
 from tidegate_runtime.endpoints import ModelState, merge
 from tidegate_runtime.errors import EngineError, Refusal, model_not_found
 
 if TYPE_CHECKING:
+    from tidegate_runtime.exchange import Exchange
     from tidegate_runtime.gate import Gate
 
 
@@ -37,9 +39,10 @@ def change(
 ) -> None:
     """Take what changed: views by deployment (None: gone), and all replicas of a deployment."""
     touched: dict[str, ModelState] = {}
-    if _views(gate, views, touched):
+    gone: list[ModelState] = []
+    if _views(gate, views, touched, gone):
         gate.names = NameTable.build(model.view for model in gate.models.values())
-        _release_nameless(gate)
+        _release_nameless(gate, gone)
         gate.news.set()
     for deployment, told in replicas.items():
         model = gate.models.get(deployment)
@@ -53,7 +56,10 @@ def change(
 
 
 def _views(
-    gate: "Gate", views: Mapping[str, ModelView | None], touched: dict[str, ModelState]
+    gate: "Gate",
+    views: Mapping[str, ModelView | None],
+    touched: dict[str, ModelState],
+    gone: list[ModelState],
 ) -> bool:
     """Whether the names may mean something else now."""
     renamed = False
@@ -61,7 +67,9 @@ def _views(
         model = gate.models.get(deployment)
         if view is None:
             if model is not None:
-                _remove(gate, model)
+                del gate.models[deployment]
+                merge(model, [], gate.probe_started)
+                gone.append(model)
                 renamed = True
         elif model is None:
             model = touched[deployment] = gate.models[deployment] = ModelState(view)
@@ -84,23 +92,38 @@ def _speaks_otherwise(old: ModelView, new: ModelView) -> bool:
     return msgspec.structs.replace(old, start_id=new.start_id, failure=new.failure) != new
 
 
-def _remove(gate: "Gate", model: ModelState) -> None:
-    del gate.models[model.view.deployment]
-    merge(model, [], gate.probe_started)
-    _refuse_all(model)
+def _release_nameless(gate: "Gate", gone: list[ModelState]) -> None:
+    """Nobody waits for a model that nobody can call any more: it is gone, is not valid, or lost its
+    name. Where the name means another model now, who came by it waits for that one."""
+    nameless = [
+        model
+        for model in gate.models.values()
+        if model.queue and (not model.view.valid or model.view.deployment in gate.names.conflicts)
+    ]
+    for model in gone + nameless:
+        for ticket in list(model.queue):
+            model.queue.remove(ticket)
+            exchange = ticket.item
+            other = _elsewhere(gate, exchange)
+            if other is None:
+                exchange.refuse(model_not_found(exchange.request.model))
+                continue
+            exchange.model, exchange.ticket = other, None
+            other.last_request = max(other.last_request, model.last_request)
+            if gate.till is None or gate.till.admit(exchange):
+                gate.place(exchange)
 
 
-def _release_nameless(gate: "Gate") -> None:
-    """Nobody waits for a model that nobody can call any more: it is not valid, or lost its name."""
-    for model in gate.models.values():
-        if model.queue and (not model.view.valid or model.view.deployment in gate.names.conflicts):
-            _refuse_all(model)
-
-
-def _refuse_all(model: ModelState) -> None:
-    for ticket in list(model.queue):
-        model.queue.remove(ticket)
-        ticket.item.refuse(model_not_found(ticket.item.request.model))
+def _elsewhere(gate: "Gate", exchange: "Exchange") -> ModelState | None:
+    """Who has the name now that a request came by; none for one that has reserved what the former
+    model may cost it."""
+    if exchange.draw is not None:
+        return None
+    try:
+        view = resolve(gate.names, gate.tenants, exchange.key, exchange.request)
+    except Refusal:
+        return None
+    return gate.models.get(view.deployment)
 
 
 def release(model: ModelState) -> None:

@@ -124,7 +124,11 @@ def phases(up: Platform, deployment: str) -> list[str]:
 
 
 def test_a_change_rolls_without_losing_a_request(tmp_path: Path) -> None:
-    with running.platform(tmp_path, sim()) as up, Traffic(up, "sim") as traffic, up.client() as one:
+    with (
+        running.platform(tmp_path, sim(), "--routers", "2") as up,
+        Traffic(up, "sim") as traffic,
+        up.client() as one,
+    ):
         traffic.more()
         before = engines(up)
         answers: list[dict[str, int]] = []
@@ -190,6 +194,23 @@ def test_models_come_are_renamed_and_go_beside_traffic(tmp_path: Path) -> None:
         traffic.__exit__()
         assert not traffic.failed
         closes(up, traffic.received | received | long[0])
+
+
+def test_a_rename_takes_the_name_and_who_waits_for_it_along(tmp_path: Path) -> None:
+    named = sim("moved").replace('"sim://moved"}', '"sim://moved", name: sim}')
+    with running.platform(tmp_path, sim(start_seconds=2)) as up, Traffic(up, "sim") as traffic:
+        wait_for(lambda: up.models()["sim"]["held"] == 3, "who waits")
+        write(up, named)
+        traffic.more()
+        assert [
+            one["replica"].partition("-")[0] for one in engines(up) if one["state"] == "ready"
+        ] == ["moved"]
+        write(up, sim())
+        wait_for(lambda: [m["deployment"] for m in up.models().values()] == ["default/sim"], "back")
+        traffic.more()
+        traffic.__exit__()
+        assert not traffic.failed
+        closes(up, traffic.received)
 
 
 def test_a_broken_file_changes_nothing_and_is_told_once(tmp_path: Path) -> None:
