@@ -40,9 +40,14 @@ def change(
     """Take what changed: views by deployment (None: gone), and all replicas of a deployment."""
     touched: dict[str, ModelState] = {}
     gone: list[ModelState] = []
+    came = {
+        deployment
+        for deployment, view in views.items()
+        if view is not None and view.valid and not _valid(gate.models.get(deployment))
+    }
     if _views(gate, views, touched, gone):
         gate.names = NameTable.build(model.view for model in gate.models.values())
-        _release_nameless(gate, gone)
+        _release_nameless(gate, gone, came)
         gate.news.set()
     for deployment, told in replicas.items():
         model = gate.models.get(deployment)
@@ -92,19 +97,25 @@ def _speaks_otherwise(old: ModelView, new: ModelView) -> bool:
     return msgspec.structs.replace(old, start_id=new.start_id, failure=new.failure) != new
 
 
-def _release_nameless(gate: "Gate", gone: list[ModelState]) -> None:
+def _valid(model: ModelState | None) -> bool:
+    return model is not None and model.view.valid
+
+
+def _release_nameless(gate: "Gate", gone: list[ModelState], came: set[str]) -> None:
     """Nobody waits for a model that nobody can call any more: it is gone, is not valid, or lost its
-    name. Where the name means another model now, who came by it waits for that one."""
+    name. Where one is given up and another comes with its name in the same step, that is a rename:
+    who waits goes along."""
     nameless = [
         model
         for model in gate.models.values()
         if model.queue and (not model.view.valid or model.view.deployment in gate.names.conflicts)
     ]
     for model in gone + nameless:
+        lost = model.view.deployment in gate.names.conflicts
         for ticket in list(model.queue):
             model.queue.remove(ticket)
             exchange = ticket.item
-            other = _elsewhere(gate, exchange)
+            other = None if lost else _heir(gate, exchange, came)
             if other is None:
                 exchange.refuse(model_not_found(exchange.request.model))
                 continue
@@ -114,16 +125,16 @@ def _release_nameless(gate: "Gate", gone: list[ModelState]) -> None:
                 gate.place(exchange)
 
 
-def _elsewhere(gate: "Gate", exchange: "Exchange") -> ModelState | None:
-    """Who has the name now that a request came by; none for one that has reserved what the former
-    model may cost it."""
+def _heir(gate: "Gate", exchange: "Exchange", came: set[str]) -> ModelState | None:
+    """Which of the models that came has the name that a request came by; none for a request that
+    has reserved what the former model may cost it."""
     if exchange.draw is not None:
         return None
     try:
         view = resolve(gate.names, gate.tenants, exchange.key, exchange.request)
     except Refusal:
         return None
-    return gate.models.get(view.deployment)
+    return gate.models[view.deployment] if view.deployment in came else None
 
 
 def release(model: ModelState) -> None:
