@@ -29,6 +29,8 @@ from tidegate_operator.replica_time import Whose
 from tidegate_operator.status import Facts, status
 from tidegate_runtime.contract.links import Failure, ReplicaDemand
 
+NOTE_SECONDS = 3.0
+
 
 class Model:
     """A deployment and its engines. `phase` names what people see. `stuck`: why replicas of the
@@ -53,6 +55,7 @@ class Model:
         self._scaling = State.initial(0, self.since, self.since)
         self._finished = finished
         self._shown: tuple[str, str, str] = ("", "", "")
+        self._noted = 0.0
         self._count = 0
         self._asked = self._looked = 0.0  # the last request, and the last one that was looked at
 
@@ -128,7 +131,8 @@ class Model:
     def show(self) -> None:
         """Reports phase and detail where they changed."""
         seen = (self.phase(), self.detail(), self.warned())
-        if seen == self._shown:
+        noted = (seen[0], self._shown[1], seen[2]) == self._shown and not seen[1]
+        if seen == self._shown or (noted and time.time() < self._noted + NOTE_SECONDS):
             return
         if seen[0] != self._shown[0]:
             self.since = time.time()
@@ -136,11 +140,15 @@ class Model:
         self._tell(*seen)
 
     def changed(self, kind: str, parts: Iterable[str]) -> None:
-        """Reports that its resource is another one now."""
+        """Reports that its resource is another one now; that stands for a while, where there is
+        nothing else to say."""
         words = {"take": "changed in place", "roll": "changed, needs new replicas"}
         if kind in words:
             detail = f"{words[kind]}: {', '.join(parts)}"
-            self._tell(self.phase(), detail, self.warned())
+            self.show()
+            self._noted = time.time()
+            self._shown = (self.phase(), detail, self.warned())
+            self._tell(*self._shown)
 
     def gone(self) -> None:
         """Reports that it is no more."""
