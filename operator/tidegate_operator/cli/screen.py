@@ -39,7 +39,9 @@ class Screen:
     def report(self, event: local.Event) -> None:
         """Show one event: a model's in the table, the others as lines above it."""
         with self._changed:
-            if event.event == "model":
+            if event.event == "model" and event.phase == "Removed":
+                self._models.pop(event.deployment or event.name, None)
+            elif event.event == "model":
                 self._models[event.deployment or event.name] = event
             else:
                 style = "red" if event.event == "error" else None
