@@ -18,13 +18,14 @@ from tidegate_billing.links import ModelPricing
 from tidegate_operator.autoscale import Policy, Sample, State, decide
 from tidegate_operator.demand import Total
 from tidegate_operator.drain import busy, choose, mark
-from tidegate_operator.local import counters, stopping
+from tidegate_operator.local import counters, enginelog, stopping
 from tidegate_operator.local.engines import Engine, PrepareError, Start
 from tidegate_operator.local.options import Event
 from tidegate_operator.local.replica import ColdStart, Running
 from tidegate_operator.local.retry import Retry
 from tidegate_operator.local.site import Site
 from tidegate_operator.local.sockets import PortInUseError, engine_port
+from tidegate_operator.local.wish import Wish
 from tidegate_operator.replica_time import Whose
 from tidegate_operator.status import Facts, status
 from tidegate_runtime.contract.links import Failure, ModelView, ReplicaDemand
@@ -54,6 +55,7 @@ class Model:
         self.runs: dict[str, Running] = {}
         self.retry = Retry()
         self.total = Total(None, None)
+        self.wish = Wish()
         self.desired, self.reason = 0, ""
         self.conflict, self.warning = "", ""
         self.priced = False
@@ -91,10 +93,14 @@ class Model:
         if self.site.closing:
             return
         self.total = self.site.picture.total(self.deployment, now)
-        sample = Sample(now, self.total.in_flight, self.total.held, self.total.last_request)
-        decision = decide(self._scaling, [sample], self.plan.policy, now, None, suspend=self.off)
+        total, ready = self.total, self.ready()
+        sample = Sample(now, total.in_flight, total.held, total.last_request)
+        sample = self.wish.sample(sample, ready)
+        self.wish = self.wish.after(ready=ready, held=total.held, failure=self.view.failure)
+        off = self.off or self.wish.asleep
+        decision = decide(self._scaling, [sample], self.plan.policy, now, None, suspend=off)
         self._scaling = decision.state
-        self.desired, self.reason = decision.replicas, decision.reason
+        self.desired, self.reason = decision.replicas, self.wish.reason(decision.reason)
         self._watch(now)
         self._expire(now)
         missing = self.desired - len(self.active())
@@ -210,7 +216,7 @@ class Model:
         if now < self.retry.at:
             return False
         failed = self.view.failure is not None and self.view.failure.final
-        asked = bool(self.total.held) or self.plan.policy.min_replicas > 0
+        asked = self.total.held or self.wish.awake or self.plan.policy.min_replicas > 0
         if failed and not asked:
             return False
         if not self.prepared_at and self.preparing[0] == "" and failed:
@@ -250,6 +256,7 @@ class Model:
             port=engine_port(),
             guard=secrets.token_urlsafe(24),
             truth=self.site.data / "truth" / file,
+            log=enginelog.path(self.site.data, self.deployment, replica),
         )
         return Running(
             self.plan.engine,
