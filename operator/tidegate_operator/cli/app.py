@@ -16,12 +16,13 @@ from tidegate_operator.cli import (
     budgets,
     credit,
     keys,
+    measure,
     operate,
     options,
     prices,
     webhooks,
     who,
-)  # fmt: skip
+)
 from tidegate_operator.cli.failure import CommandError
 from tidegate_operator.cli.options import AdminUrl, Data, Json, Tenant
 
@@ -44,6 +45,7 @@ app.add_typer(prices.ledger, name="ledger")
 app.add_typer(credit.app, name="credit")
 app.add_typer(budgets.app, name="budget")
 app.add_typer(webhooks.app, name="webhook")
+app.add_typer(measure.app, name="bench")
 operate.register(app)
 
 ROUTERS_HELP = "How many; the first has the gateway's port, the others any free one each."
@@ -213,12 +215,6 @@ def check(
 
     with options.client(None, admin_url) as client:
         print(command.check(client, url, tenant, model, timeout))
-
-
-@app.command()
-def bench() -> None:
-    """Say how the router is measured against its peers."""
-    raise CommandError("the bench kit is in the source tree, not in the package: run `make bench`")
 
 
 def _part(context: typer.Context) -> None:
