@@ -35,11 +35,23 @@ def drawn(what: Any) -> str:
 
 def test_a_row_has_what_one_looks_for() -> None:
     text = drawn(board.table(seen(ROW, costs={"m": {"USD": Decimal("0.000016")}}), 107.0))
-    for word in ("Ready", "1m07s", "1/1", "51.2", "0.000016 USD", "last start 1.5s"):
+    for word in ("Ready", "1m07s", "1/1", "51.2", "0.000016 USD"):
         assert word in text
     text = drawn(board.page(seen(STARTING), 107.0, chosen="default/m", log=["x"], help_line="keys"))
-    for word in ("> m", "starting for 2.0s: launching 0.5, loading 1.5", "billing has not", "keys"):
+    for word in (
+        "> m",
+        "m: starting for 2.0s: launching 0.5, loading 1.5",
+        "billing has not",
+        "keys",
+    ):
         assert word in text
+
+
+def test_a_clock_that_stands_still_shows_no_duration() -> None:
+    idle = ROW | {"phase": "Idle"}
+    assert board.lasted(idle, 107.0, live=False) == "1m07s"
+    assert board.lasted(idle, 107.0, live=True).startswith("since ")
+    assert board.lasted(ROW, 107.0, live=True) == "1m07s"
 
 
 @pytest.mark.parametrize(

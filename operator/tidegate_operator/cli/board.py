@@ -1,5 +1,6 @@
 """A platform at a moment, as a table for people. Pure: what is seen goes in, what is drawn comes out."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,37 +9,53 @@ from rich.table import Table
 from rich.text import Text
 
 from tidegate_operator.cli.up import duration
-from tidegate_operator.cli.watching import Seen, money_words, total
+from tidegate_operator.cli.watching import RESTING, Seen, money_words, total
 
-COLUMNS = (
-    "model", "phase", "for", "ready", "in flight", "held", "tokens/s in", "tokens/s out", "cost",
-    "detail",
-)  # fmt: skip
-WORDS = frozenset({"model", "phase", "for", "detail"})
+COLUMNS = ("model", "phase", "for", "ready", "in flight", "held", "in/s", "out/s", "cost")
+WORDS = frozenset({"model", "phase", "for"})
 STYLES = {"Ready": "green", "Starting": "yellow", "Degraded": "yellow", "Failed": "red"}
 
 
-def table(seen: Seen, now: float, chosen: str = "") -> Table:
-    """One row per model; `chosen`: the deployment that keys act on."""
+def table(seen: Seen, now: float, chosen: str = "", *, live: bool = False) -> Table:
+    """One row per model; `in/s` and `out/s` are tokens. `chosen`: the deployment that keys act on.
+    `live`: it stays on a screen whose clock stands still while everything rests."""
     drawn = Table(box=None, pad_edge=False, header_style="bold")
+    rows = sorted(seen.rows, key=lambda one: str(one["deployment"]))
+    costs = [money_words(seen.cost(str(row["name"]))) for row in rows]
     for column in COLUMNS:
+        # Where it is narrow a long name is cut, and no number.
+        widest = max(map(len, costs), default=0) if column == "cost" else 5
+        width = None if column == "model" else max(len(column), widest)
         left = column in WORDS
-        drawn.add_column(column, justify="left" if left else "right", no_wrap=column != "detail")
-    for row in sorted(seen.rows, key=lambda one: str(one["deployment"])):
+        drawn.add_column(column, justify="left" if left else "right", no_wrap=True, min_width=width)
+    for row, cost in zip(rows, costs, strict=True):
         mark = "> " if row["deployment"] == chosen else ""
         drawn.add_row(
             Text(mark + str(row["name"])),
             Text(str(row["phase"]), style=STYLES.get(str(row["phase"]), "")),
-            duration(now - float(row["since"])),
+            lasted(row, now, live=live),
             f"{row['ready']}/{row['desired']}",
             str(row["in_flight"]),
             str(row["held"]),
             per_second(row["input_per_second"]),
             per_second(row["output_per_second"]),
-            money_words(seen.cost(str(row["name"]))),
-            Text(detail(row)),
+            cost,
         )
     return drawn
+
+
+def lasted(row: Mapping[str, Any], now: float, *, live: bool) -> str:
+    """How long a model has been in its phase; on a live screen, for one that rests, since when."""
+    since = float(row["since"])
+    if live and row["phase"] in RESTING:
+        return time.strftime("since %H:%M", time.localtime(since))
+    return duration(now - since)
+
+
+def details(seen: Seen) -> list[Text]:
+    """A line for each model of which there is more to say than numbers."""
+    rows = sorted(seen.rows, key=lambda one: str(one["deployment"]))
+    return [Text(f"{row['name']}: {words}") for row in rows if (words := detail(row))]
 
 
 def detail(row: Mapping[str, Any]) -> str:
@@ -85,13 +102,12 @@ def page(
     seen: Seen, now: float, *, chosen: str = "", log: Sequence[str] = (), help_line: str = ""
 ) -> RenderableType:
     """All of a live view: the table, an engine's last words, the cost, the keys."""
-    below: list[RenderableType] = [
-        Text(line, style="dim", overflow="ellipsis", no_wrap=True) for line in log
-    ]
+    below: list[RenderableType] = [*details(seen)]
+    below += [Text(line, style="dim", overflow="ellipsis", no_wrap=True) for line in log]
     below.append(Text(summary(seen)))
     if help_line:
         below.append(Text(help_line, style="dim"))
-    return Group(table(seen, now, chosen), *below)
+    return Group(table(seen, now, chosen, live=True), *below)
 
 
 def print_once(seen: Seen) -> None:
@@ -105,4 +121,6 @@ def print_once(seen: Seen) -> None:
         console.print("no models")
         return
     console.print(table(seen, seen.at))
+    for line in details(seen):
+        console.print(line)
     console.print(summary(seen), highlight=False)

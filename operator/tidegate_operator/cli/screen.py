@@ -27,7 +27,7 @@ from tidegate_operator.local import enginelog
 
 RESTING = frozenset({"", "Idle", "Ready", "Failed", "Suspended"})
 """Phases whose duration nobody watches second by second."""
-EMPTY = frozenset({"", "Idle", "Failed", "Suspended"})
+EMPTY = frozenset({"", *watching.RESTING})
 """Phases in which nothing runs, so that no number moves."""
 REFRESH_SECONDS = 1.0
 COST_SECONDS = 3.0
@@ -111,6 +111,8 @@ class Screen:
             self._client.close()
 
     def _drawn(self, pressed: list[str]) -> RenderableType:
+        if "q" in pressed:
+            os.kill(os.getpid(), signal.SIGINT)
         if not self._serving or self._connect is None:
             return self.table()
         try:
@@ -118,10 +120,7 @@ class Screen:
                 self._client = self._connect()
                 self._view = View(self._client, self._clock, self._say)
             for key in pressed:
-                if key == "q":
-                    os.kill(os.getpid(), signal.SIGINT)
-                else:
-                    self._view.press(key)
+                self._view.press(key)
             return self._view.page(HELP if self._keyboard else "")
         except CommandError:  # it is ending, or too busy to say
             return self.table()

@@ -16,6 +16,7 @@ from tidegate_operator.cli.platform import Client
 
 POLL_SECONDS = 0.2
 RESTING = frozenset({"Idle", "Suspended", "Failed"})
+"""Phases in which nothing runs."""
 
 Money = Mapping[str, Decimal]
 """An amount in each currency."""
