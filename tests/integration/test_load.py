@@ -1,6 +1,7 @@
 """`tidegate bench load` against a real platform, a bare engine, and one that fails."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from running import Platform, platform, sim
+from running import Platform, platform, sim, wait_for
 
 COMMAND = [sys.executable, "-Im", "tidegate_operator.cli", "bench", "load"]
 
@@ -60,6 +61,18 @@ def test_failures_are_counted_by_kind(tmp_path: Path) -> None:
     assert (code, found["failed"]) == (1, 2)
     assert sum(found["errors"].values()) == 2
     assert found["error_seconds"]["n"] == 2
+
+
+def test_what_was_measured_before_ctrl_c_is_reported(up: Platform) -> None:
+    command = [*COMMAND, up.base, "--data", str(up.data), "--json", "--rate", "20"]
+    command += ["--duration", "10m", "--max-tokens", "2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sending:
+        wait_for(lambda: up.metric("tidegate_requests_total") >= 10, "ten answers")
+        sending.send_signal(signal.SIGINT)
+        out, _ = sending.communicate(timeout=30)
+    found = json.loads(out)
+    assert (found["interrupted"], found["failed"], sending.returncode) == (True, 0, 0)
+    assert 0 < found["ok"] < 1000
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,21 @@ def test_a_terminal_that_only_watches(opened: list[Terminal], tmp_path: Path) ->
         assert up.process.poll() is None
 
 
+def test_a_load_is_seen_while_it_runs(opened: list[Terminal], tmp_path: Path) -> None:
+    with platform(tmp_path, sim(idle=600)) as up:
+        command = [*COMMAND, "bench", "load", up.base, "--data", str(up.data), "--rate", "20"]
+        command += ["--duration", "10m", "--max-tokens", "4"]
+        # Its last screen stays while somebody reads it.
+        screen = Terminal(tmp_path, ["sh", "-c", 'trap : INT; "$@"; read _', "sh", *command], {})
+        opened.append(screen)
+        shows(screen, r"^[0-9]+ s: [1-9][0-9]+ of [0-9]+ over, [0-9]+ in flight, 0 failed, ")
+        screen.press("C-c")
+        shows(screen, r"^times are milliseconds from the intended send time")
+        shows(screen, r"^time to first token +[0-9]+ ")
+        screen.press("Enter")
+        wait_for(lambda: screen.status, "the end")
+
+
 def test_chat_in_a_terminal(opened: list[Terminal], tmp_path: Path) -> None:
     with platform(tmp_path, sim(idle=600, start_seconds=3)) as up:
         command = [*COMMAND, "chat", "sim", "--max-tokens", "3", "--data", str(up.data)]

@@ -1,6 +1,7 @@
 """Watching and steering a real platform: status, logs, wake, sleep, chat."""
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -135,3 +136,33 @@ def test_chat_says_what_it_waits_for(tmp_path: Path) -> None:
         done = cli(up, "chat", "sim", text="hello\n")
     assert done.returncode == 0, done.stderr
     assert "(sim is starting: " in done.stderr
+
+
+def test_a_start_that_fails_is_said(tmp_path: Path) -> None:
+    with platform(tmp_path, sim(fail="die-at-start")) as up:
+        for _ in range(2):  # the second time it waits out the back-off first
+            done = cli(up, "wake", "sim", "--wait")
+            assert done.returncode == 1
+            assert "sim: Failed, EngineExited" in done.stdout
+            assert done.stderr == "error: sim did not start\n"
+        starts = [
+            line
+            for line in (up.data.parent / "up.out").read_text().splitlines()
+            if "EngineExited" in line and '"error"' in line
+        ]
+        assert len(starts) == 2
+        assert "out of memory" in cli(up, "logs", "sim").stdout
+
+
+def test_logs_are_followed_over_replicas(tmp_path: Path) -> None:
+    with platform(tmp_path, sim(idle=600)) as up:
+        command = [*COMMAND, "logs", "sim", "-f", "--data", str(up.data)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+            assert following.stdout is not None
+            for _ in range(2):
+                said(up, "wake", "sim", "--wait")
+                while '"ready"' not in following.stdout.readline():
+                    pass
+                said(up, "sleep", "sim", "--wait")
+            following.send_signal(signal.SIGINT)
+            assert following.wait(20) == 0

@@ -95,6 +95,7 @@ def test_amounts_in_full(amount: str, text: str) -> None:
     [
         ("wake", ROW, True),
         ("wake", STARTING, False),
+        ("wake", STARTING | {"desired": 0}, True),
         ("sleep", ROW | {"desired": 0}, False),
         ("sleep", ROW | {"desired": 0, "ready": 0, "phase": "Idle", "draining": 1}, False),
         ("sleep", ROW | {"desired": 0, "ready": 0, "phase": "Idle"}, True),

@@ -134,18 +134,23 @@ def until(client: Client, row: Mapping[str, Any], what: str) -> dict[str, Any]:
         now = next((one for one in rows if one["deployment"] == row["deployment"]), None)
         if now is None:
             raise CommandError(f"{row['name']} is gone")
-        if now["phase"] == "Failed" or settled(now, what):
+        if settled(now, what) or _failure(now) not in {"", _failure(row)}:
             return dict(now)
         time.sleep(POLL_SECONDS)
 
 
 def settled(row: Mapping[str, Any], what: str) -> bool:
-    """Whether what was asked for is done. A model that was asked for meanwhile is not asleep, and
-    is not waited for."""
+    """Whether what was asked for is done, or somebody else wanted the opposite since."""
     if what == "wake":
-        return bool(row["ready"])
+        return bool(row["ready"]) or not row["desired"]
     gone = not row["ready"] and row["phase"] in RESTING and not row["draining"]
     return gone or bool(row["desired"])
+
+
+def _failure(row: Mapping[str, Any]) -> str:
+    """The start that failed for good, if the last one did."""
+    failure = row.get("failure") or {}
+    return str(failure.get("start_id", "")) if failure.get("final") else ""
 
 
 def words(row: Mapping[str, Any]) -> str:
