@@ -37,6 +37,12 @@ def shows(screen: Terminal, pattern: str) -> str:
         raise AssertionError(f"never on the screen: {pattern}\n{screen.text()}") from None
 
 
+def shows_end(screen: Terminal) -> None:
+    """Wait for the program's end; it went well."""
+    wait_for(lambda: screen.status, "the end")
+    assert screen.status == "status 0"
+
+
 def test_up_is_watched_and_steered_by_keys(opened: list[Terminal], tmp_path: Path) -> None:
     file, data = tmp_path / "models.yaml", tmp_path / "data"
     file.write_text(sim("first", idle=600) + sim("second", idle=600, tokens_per_second=20))
@@ -69,8 +75,7 @@ def test_up_is_watched_and_steered_by_keys(opened: list[Terminal], tmp_path: Pat
     shows(screen, r"^> second +Idle")
     up.admin.close()
     screen.press("q")
-    wait_for(lambda: screen.status, "the end")
-    assert screen.status == "status 0"
+    shows_end(screen)
 
 
 def test_a_terminal_that_only_watches(opened: list[Terminal], tmp_path: Path) -> None:
@@ -81,8 +86,7 @@ def test_a_terminal_that_only_watches(opened: list[Terminal], tmp_path: Path) ->
         screen.press("w")
         shows(screen, r"^> sim +Ready")
         screen.press("q")
-        wait_for(lambda: screen.status, "the end")
-        assert screen.status == "status 0"
+        shows_end(screen)
         assert up.process.poll() is None
 
 
@@ -102,15 +106,20 @@ def test_a_load_is_seen_while_it_runs(opened: list[Terminal], tmp_path: Path) ->
 
 
 def test_chat_in_a_terminal(opened: list[Terminal], tmp_path: Path) -> None:
-    with platform(tmp_path, sim(idle=600, start_seconds=3)) as up:
-        command = [*COMMAND, "chat", "sim", "--max-tokens", "3", "--data", str(up.data)]
+    with platform(tmp_path, sim(idle=600, start_seconds=3, tokens_per_second=10)) as up:
+        command = [*COMMAND, "chat", "sim", "--max-tokens", "50", "--data", str(up.data)]
         screen = Terminal(tmp_path, command, {})
         opened.append(screen)
         shows(screen, r"^>")
         screen.press("hello", "Enter")
         shows(screen, r"^\([0-9]+s\) sim is starting: ")
-        shows(screen, r"^ t0 t1 t2")
-        shows(screen, r"^\[1 tokens in, 3 out, first token [0-9.]+ s, .* 0\.0000013 USD\]")
-        screen.press("/quit", "Enter")
-        wait_for(lambda: screen.status, "the end")
-        assert screen.status == "status 0"
+        shows(screen, r"^ t0 t1 t2 t3")
+        screen.press("C-c")  # ends the answer, not the conversation
+        cut = shows(screen, r"^\[.*, interrupted\]")
+        assert re.search(r" 0\.[0-9]+ USD, ", cut)
+        shows(screen, r"^>$")
+        screen.press("/reset", "Enter", "hello you", "Enter")
+        last = shows(screen, r"^\[2 tokens in, 50 out, first token .*\]")
+        assert re.search(r", (9|10)\.[0-9] tokens/s, 0\.0000202 USD\]", last)
+        screen.press("C-d")
+        shows_end(screen)
