@@ -180,7 +180,8 @@ def test_a_receipt_in_money() -> None:
     [
         (ROW, "m is at work"),
         (STARTING | {"phase_detail": "loading"}, "m is starting: loading"),
-        (STARTING | {"start": None, "phase": "Idle"}, "waiting for m: Idle"),
+        (STARTING, "m is starting: not begun yet"),
+        (STARTING | {"phase": "Idle"}, "waiting for m: Idle"),
     ],
 )
 def test_what_is_waited_for(row: dict[str, Any], words: str) -> None:

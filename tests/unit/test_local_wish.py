@@ -70,6 +70,12 @@ def test_a_woken_model_stays_for_its_idle_time_from_its_first_answer_on() -> Non
     assert wanted == Wish()
 
 
+def test_reasons() -> None:
+    assert Wish().reason("idle") == "idle"
+    assert Wish("wake").reason("1 held, 0 in flight") == "woken by hand"
+    assert Wish("sleep").reason("suspended").startswith("put to sleep")
+
+
 @dataclass
 class Fake:
     view: ModelView

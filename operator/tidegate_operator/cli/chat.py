@@ -140,12 +140,12 @@ def looker(found: platform.Platform | None, model: str) -> Callable[[], str]:
     if found is None:
         return lambda: f"waiting for {model}; it may be starting"
     # Its own short patience: an answer must never wait for what is said about it.
-    http = httpx.Client(timeout=2.0, trust_env=False)
+    http = httpx.Client(timeout=0.5, trust_env=False)
     headers = {"authorization": f"Bearer {found.token}"}
 
     def look() -> str:
         try:
-            answer = http.get(f"{found.ops_url}/api/v1/status", headers=headers)
+            answer = http.get(f"{found.ops_url}/api/v1/models", headers=headers)
             rows: list[dict[str, Any]] = answer.json()["data"]
         except (httpx.HTTPError, ValueError, KeyError):
             return f"waiting for {model}"
@@ -158,9 +158,8 @@ def waiting_for(row: Mapping[str, Any]) -> str:
     """What a model in this state is waited for."""
     if row["ready"]:
         return f"{row['name']} is at work"
-    start = row.get("start")
-    if start:
-        return f"{row['name']} is starting: {row.get('phase_detail') or row['phase']}"
+    if row["phase"] == "Starting":
+        return f"{row['name']} is starting: {row.get('phase_detail') or 'not begun yet'}"
     return f"waiting for {watching.words(row)}"
 
 

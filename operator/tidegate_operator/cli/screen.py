@@ -5,6 +5,7 @@ platform must cost nothing: no refresh timer runs while every model rests. It dr
 at most, and at once for a key.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -59,6 +60,7 @@ class Screen:
         self._client: Client | None = None
         self._view: View | None = None
         self._woken, self._wake = os.pipe()
+        os.set_blocking(self._wake, False)  # a screen that hangs never holds the platform up
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._live.start()
         self._ticker = threading.Thread(target=self._tick, name="screen", daemon=True)
@@ -74,12 +76,12 @@ class Screen:
         if event.event != "model":
             style = "red" if event.event == "error" else None
             self._console.print(sentence(event), style=style, markup=False, highlight=False)
-        os.write(self._wake, b".")
+        self._nudge()
 
     def close(self) -> None:
         """Leave the terminal as it was."""
         self._open = False
-        os.write(self._wake, b".")
+        self._nudge()
         self._ticker.join()
         self._live.stop()
         if self._keyboard is not None:
@@ -101,6 +103,10 @@ class Screen:
             lasted = duration(now - since) if moving(event) else ""
             table.add_row(event.name or key, event.phase, lasted, detail)
         return table
+
+    def _nudge(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it has news enough
+            os.write(self._wake, b".")
 
     def _tick(self) -> None:
         pressed: list[str] = []

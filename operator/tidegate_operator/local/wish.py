@@ -48,6 +48,8 @@ class Wish(NamedTuple):
 
     def reason(self, decided: str) -> str:
         """Why there are as many replicas as decided."""
+        if self.awake:
+            return "woken by hand"
         return "put to sleep; the next request wakes it" if self.asleep else decided
 
 
