@@ -69,7 +69,9 @@ class Screen:
     def report(self, event: local.Event) -> None:
         """Show one event: a model's in the table, the others as lines above it."""
         with self._lock:
-            if event.event == "model":
+            if event.event == "model" and event.phase == "Removed":
+                self._models.pop(event.deployment or event.name, None)
+            elif event.event == "model":
                 self._models[event.deployment or event.name] = event
             elif event.event in {"ready", "stopped"}:
                 self._serving = event.event == "ready"
