@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tidegate_runtime.admit import resolve
 from tidegate_runtime.contract.links import ModelView, Replica, WorldLine
 from tidegate_runtime.contract.names import NameTable
 from tidegate_runtime.endpoints import ModelState, merge
 from tidegate_runtime.errors import EngineError, Refusal, model_not_found
 
 if TYPE_CHECKING:
+    from tidegate_runtime.exchange import Exchange
     from tidegate_runtime.gate import Gate
 
 
@@ -37,9 +39,15 @@ def change(
 ) -> None:
     """Take what changed: views by deployment (None: gone), and all replicas of a deployment."""
     touched: dict[str, ModelState] = {}
-    if _views(gate, views, touched):
+    gone: list[ModelState] = []
+    came = {
+        deployment
+        for deployment, view in views.items()
+        if view is not None and view.valid and not _valid(gate.models.get(deployment))
+    }
+    if _views(gate, views, touched, gone):
         gate.names = NameTable.build(model.view for model in gate.models.values())
-        _release_nameless(gate)
+        _release_nameless(gate, gone, came)
         gate.news.set()
     for deployment, told in replicas.items():
         model = gate.models.get(deployment)
@@ -53,7 +61,10 @@ def change(
 
 
 def _views(
-    gate: "Gate", views: Mapping[str, ModelView | None], touched: dict[str, ModelState]
+    gate: "Gate",
+    views: Mapping[str, ModelView | None],
+    touched: dict[str, ModelState],
+    gone: list[ModelState],
 ) -> bool:
     """Whether the names may mean something else now."""
     renamed = False
@@ -61,7 +72,9 @@ def _views(
         model = gate.models.get(deployment)
         if view is None:
             if model is not None:
-                _remove(gate, model)
+                del gate.models[deployment]
+                merge(model, [], gate.probe_started)
+                gone.append(model)
                 renamed = True
         elif model is None:
             model = touched[deployment] = gate.models[deployment] = ModelState(view)
@@ -84,23 +97,44 @@ def _speaks_otherwise(old: ModelView, new: ModelView) -> bool:
     return msgspec.structs.replace(old, start_id=new.start_id, failure=new.failure) != new
 
 
-def _remove(gate: "Gate", model: ModelState) -> None:
-    del gate.models[model.view.deployment]
-    merge(model, [], gate.probe_started)
-    _refuse_all(model)
+def _valid(model: ModelState | None) -> bool:
+    return model is not None and model.view.valid
 
 
-def _release_nameless(gate: "Gate") -> None:
-    """Nobody waits for a model that nobody can call any more: it is not valid, or lost its name."""
-    for model in gate.models.values():
-        if model.queue and (not model.view.valid or model.view.deployment in gate.names.conflicts):
-            _refuse_all(model)
+def _release_nameless(gate: "Gate", gone: list[ModelState], came: set[str]) -> None:
+    """Nobody waits for a model that nobody can call any more: it is gone, is not valid, or lost its
+    name. Where one is given up and another comes with its name in the same step, that is a rename:
+    who waits goes along."""
+    nameless = [
+        model
+        for model in gate.models.values()
+        if model.queue and (not model.view.valid or model.view.deployment in gate.names.conflicts)
+    ]
+    for model in gone + nameless:
+        lost = model.view.deployment in gate.names.conflicts
+        for ticket in list(model.queue):
+            model.queue.remove(ticket)
+            exchange = ticket.item
+            other = None if lost else _heir(gate, exchange, came)
+            if other is None:
+                exchange.refuse(model_not_found(exchange.request.model))
+                continue
+            exchange.model, exchange.ticket = other, None
+            other.last_request = max(other.last_request, model.last_request)
+            if gate.till is None or gate.till.admit(exchange):
+                gate.place(exchange)
 
 
-def _refuse_all(model: ModelState) -> None:
-    for ticket in list(model.queue):
-        model.queue.remove(ticket)
-        ticket.item.refuse(model_not_found(ticket.item.request.model))
+def _heir(gate: "Gate", exchange: "Exchange", came: set[str]) -> ModelState | None:
+    """Which of the models that came has the name that a request came by; none for a request that
+    has reserved what the former model may cost it."""
+    if exchange.draw is not None:
+        return None
+    try:
+        view = resolve(gate.names, gate.tenants, exchange.key, exchange.request)
+    except Refusal:
+        return None
+    return gate.models[view.deployment] if view.deployment in came else None
 
 
 def release(model: ModelState) -> None:

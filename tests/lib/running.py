@@ -127,6 +127,12 @@ class Platform:
         """`tidegate models`, by name."""
         return {m["name"]: m for m in self.operator("/api/v1/models")["data"]}
 
+    def told(self, event: str) -> list[dict[str, Any]]:
+        """What it has said with `--json`, of one kind."""
+        lines = (self.data.parent / "up.out").read_text().splitlines()
+        said = [json.loads(line) for line in lines if line.startswith('{"ts":')]
+        return [one for one in said if one["event"] == event]
+
     def part(self, name: str) -> dict[str, Any]:
         """A part's entry of run.json."""
         return next(p for p in self.run["parts"] if p["name"] == name)
@@ -236,9 +242,13 @@ def audit(
 
 @contextlib.contextmanager
 def platform(
-    folder: Path, document: str, *flags: str, env: dict[str, str] | None = None
+    folder: Path,
+    document: str,
+    *flags: str,
+    env: dict[str, str] | None = None,
+    stdin: str | None = None,
 ) -> Iterator[Platform]:
-    """`tidegate up` over a document, ready; ended at the end."""
+    """`tidegate up` over a document, ready; ended at the end. `stdin`: what it may read there."""
     file = folder / "models.yaml"
     file.write_text(document)
     data = folder / "data"
@@ -259,8 +269,16 @@ def platform(
             command += [flag, "0"]
     with (folder / "up.out").open("ab") as out:
         process = subprocess.Popen(
-            command, stdout=out, stderr=out, env={**os.environ, **(env or {})}
+            command,
+            stdout=out,
+            stderr=out,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
         )
+    if stdin is not None:
+        assert process.stdin is not None
+        with process.stdin as pipe:
+            pipe.write(stdin.encode())
     up = Platform(data, process)
     try:
 

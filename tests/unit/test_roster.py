@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from math import inf
+from types import SimpleNamespace
 from typing import Any
+
+import msgspec
 
 from tidegate_runtime.contract.links import ModelView, Replica
 from tidegate_runtime.gate import Gate
+from tidegate_runtime.hold import Ticket
 
 
 class _Meter:
@@ -15,6 +19,11 @@ class _Meter:
 class _Tenants:
     priced = False
     prices: Mapping[str, int] = {}
+
+    @staticmethod
+    def in_scope(key: Any, model: str) -> bool:
+        del key
+        return model == "m"
 
 
 def _gate() -> Gate:
@@ -101,3 +110,40 @@ async def test_a_replica_that_has_nothing_to_say_is_left_out() -> None:
     replica.first_forward -= 61
     assert told("ready") == []
     assert told("draining") == ["p.0"], "only this shows that nothing new is sent there"
+
+
+class _Waiting:
+    """A request that waits, as far as the roster is concerned."""
+
+    def __init__(self, model: Any, draw: object = None) -> None:
+        self.model, self.draw = model, draw
+        self.ticket: Any = None
+        self.key = SimpleNamespace(tenant="team", routes=None)
+        self.request = SimpleNamespace(model="m", endpoint="/v1/completions", stream=True)
+        self.since, self.failed = 0.0, set[str]()
+        self.refused: list[int] = []
+        self.sent_to: list[str] = []
+        model.queue.push(Ticket(self, "team", 0.0, inf, ""), 9, 1.0)
+
+    def refuse(self, refusal: Any) -> None:
+        self.refused.append(refusal.status)
+
+    def dispatch(self, replica: Any) -> None:
+        self.sent_to.append(self.model.view.deployment)
+
+
+async def test_who_waits_goes_along_with_the_name() -> None:
+    gate = _gate()
+    old = ModelView(deployment="team/m", owner="team", name="m")
+    gate.change({"team/m": old}, {"team/m": []})
+    model = gate.models["team/m"]
+    free, paying = _Waiting(model), _Waiting(model, draw=object())
+    new = ModelView(deployment="team/new", owner="team", name="m")
+    ready = msgspec.structs.replace(_replica(), deployment="team/new")
+    given_up = msgspec.structs.replace(old, valid=False)
+    gate.change({"team/m": given_up, "team/new": new}, {"team/new": [ready]})
+    assert (free.sent_to, free.refused) == (["team/new"], [])
+    assert (paying.sent_to, paying.refused) == ([], [404])
+    last = _Waiting(gate.models["team/new"])
+    gate.change({"team/new": None}, {})
+    assert (last.sent_to, last.refused) == ([], [404])

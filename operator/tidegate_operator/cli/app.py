@@ -90,7 +90,12 @@ def _grouping(value: str) -> str:
 @app.command()
 def up(
     file: Annotated[
-        list[Path], typer.Option("--file", "-f", help="ModelDeployment YAML; file or directory.")
+        list[Path],
+        typer.Option(
+            "--file",
+            "-f",
+            help="ModelDeployment YAML: a file, a directory (both followed), or - (stdin).",
+        ),
     ],
     data: Data = None,
     cache: Annotated[Path | None, typer.Option(help="Engines and converted models.")] = None,

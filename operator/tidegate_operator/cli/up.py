@@ -90,6 +90,8 @@ def sentence(event: local.Event) -> str:
         return ", ".join(word for word in words if word)
     if event.event == "error":
         return f"error: {event.name}: {event.message}" if event.name else f"error: {event.message}"
+    if event.event == "file":
+        return event.message
     if event.event == "warning":
         return f"warning: {event.warning}"
     return f"stopped: {event.message}" if event.message else "stopped"

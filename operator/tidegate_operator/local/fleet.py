@@ -7,15 +7,17 @@ replicas it reports on. Everything else is decided once a second. Nothing here w
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from tidegate_billing.links import EngineCounters
-from tidegate_operator.local import counters, resources, stopping
+from tidegate_operator.local import counters, replacing, resources, stopping
 from tidegate_operator.local.billing import Billing, BillingError
-from tidegate_operator.local.model import Model, Plan
+from tidegate_operator.local.following import Step
+from tidegate_operator.local.model import Model
 from tidegate_operator.local.options import Event
+from tidegate_operator.local.plan import Plan
 from tidegate_operator.local.replica import ColdStart
 from tidegate_operator.local.site import Site
 from tidegate_operator.local.world import World
@@ -35,6 +37,8 @@ class Fleet:
         self.models = {
             plan.view.deployment: Model(plan, site, self.started.append) for plan in plans
         }
+        self._unpriced = asyncio.Event()
+        self._unpriced.set()
         self._judge()
 
     @property
@@ -49,6 +53,58 @@ class Fleet:
         self.world.publish()
         for model in self.models.values():
             model.begin()
+
+    def names(self, deployment: str) -> list[str]:
+        """All names under which requests for it may be waiting now."""
+        model = self.models.get(deployment)
+        views = [] if model is None else [model.view, model.plan.view]
+        return [name for view in views for name in (view.name, *view.aliases)]
+
+    def change(self, steps: Sequence[Step], plans: Sequence[Plan]) -> None:
+        """Goes after what the files say now. `plans`: of each deployment that is not removed. The
+        routers see all of it at once, so that a name that moves is never nobody's."""
+        if self.site.closing:
+            return
+        wanted = {plan.view.deployment: plan for plan in plans}
+        new: list[Model] = []
+        for step in steps:
+            deployment = step.resource.deployment
+            model = self.models.get(deployment)
+            if step.kind == "remove":
+                if model is not None:
+                    replacing.remove(model)
+            elif model is not None:
+                replacing.take(model, wanted[deployment])
+            else:
+                model = Model(wanted[deployment], self.site, self.started.append)
+                self.models[deployment] = model
+                new.append(model)
+        self._judge()
+        for model in self.models.values():
+            model.put()
+        for model in new:
+            model.begin()
+        self.world.publish()
+        self.site.changed()
+        self._unpriced.set()
+        for step in steps:
+            self.models[step.resource.deployment].changed(step.kind, step.changed)
+        self._evaluate(time.time())
+
+    def _evaluate(self, now: float) -> None:
+        for model in list(self.models.values()):
+            model.evaluate(now)
+            if model.removed and not model.runs:
+                self._forget(model)
+
+    def _forget(self, model: Model) -> None:
+        """The last of a model that was removed: its engines are gone and counted."""
+        del self.models[model.deployment]
+        self.world.models.pop(model.deployment, None)
+        self.world.publish()
+        self.site.changed()
+        self._unpriced.set()
+        model.gone()
 
     def hear(self, router: str, line: DemandLine) -> None:
         """Takes in a router's line and acts on what cannot wait."""
@@ -66,16 +122,19 @@ class Fleet:
     async def tick(self) -> None:
         """Decides for every model, once a second, until cancelled."""
         while True:
-            now = time.time()
-            for model in self.models.values():
-                model.evaluate(now)
+            self._evaluate(time.time())
             await asyncio.sleep(TICK_SECONDS)
 
-    async def price(self, billing: Billing) -> None:
-        """Tells billing every model's price, and people what came of it."""
+    async def keep_priced(self, billing: Billing) -> None:
+        """Tells billing every model's price, now and after each change, until cancelled. One call
+        at a time: billing takes each as the whole list."""
+        while True:
+            await self._unpriced.wait()
+            self._unpriced.clear()
+            await self._price(billing)
+
+    async def _price(self, billing: Billing) -> None:
         wanted = [model.plan.pricing for model in self.models.values()]
-        if not wanted:
-            return
         try:
             answers = await billing.price(wanted)
         except BillingError as error:
@@ -172,16 +231,21 @@ class Fleet:
 
     def _judge(self) -> None:
         """Gives each name to one deployment; those that lost one are not valid."""
-        lost = resources.conflicts(model.plan.view for model in self.models.values())
+        staying = [model for model in self.models.values() if not model.removed]
+        lost = resources.conflicts(model.plan.view for model in staying)
         for model in self.models.values():
             model.conflict = lost.get(model.deployment, "")
-            model.view = msgspec.structs.replace(model.view, valid=not model.conflict)
+            replacing.see(model)
 
 
 def _row(model: Model) -> dict[str, object]:
     failure = model.view.failure
     seconds, phases = model.last_cold
-    conditions: dict[str, object] = {"Valid": not model.conflict, "Priced": model.priced}
+    conditions: dict[str, object] = {
+        "Valid": not model.conflict,
+        "Priced": model.priced,
+        "Current": not model.old(),
+    }
     return {
         "name": model.view.name,
         "phase": model.phase(),
@@ -194,7 +258,7 @@ def _row(model: Model) -> dict[str, object]:
         "since": model.since,
         "reason": model.reason,
         "conditions": conditions,
-        "warning": model.warning or model.conflict,
+        "warning": model.warned() or model.conflict,
         "cold_start": {
             "start_id": model.view.start_id,
             "last_seconds": seconds,

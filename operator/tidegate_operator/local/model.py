@@ -9,18 +9,18 @@ counting) is a task beside it and comes back through `evaluate`.
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
 import msgspec
 
-from tidegate_billing.links import ModelPricing
-from tidegate_operator.autoscale import Policy, Sample, State, decide
+from tidegate_operator.autoscale import Sample, State, decide
 from tidegate_operator.demand import Total
-from tidegate_operator.drain import busy, choose, mark
-from tidegate_operator.local import counters, enginelog, stopping
-from tidegate_operator.local.engines import Engine, PrepareError, Start
+from tidegate_operator.drain import busy, mark
+from tidegate_operator.local import enginelog, replacing, stopping
+from tidegate_operator.local.engines import Start
 from tidegate_operator.local.options import Event
+from tidegate_operator.local.plan import Plan
+from tidegate_operator.local.preparing import prepare
 from tidegate_operator.local.replica import ColdStart, Running
 from tidegate_operator.local.retry import Retry
 from tidegate_operator.local.site import Site
@@ -28,25 +28,14 @@ from tidegate_operator.local.sockets import PortInUseError, engine_port
 from tidegate_operator.local.wish import Wish
 from tidegate_operator.replica_time import Whose
 from tidegate_operator.status import Facts, status
-from tidegate_runtime.contract.links import Failure, ModelView, ReplicaDemand
+from tidegate_runtime.contract.links import Failure, ReplicaDemand
 
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A resource as local mode needs it, defaults applied. `grace_seconds`: how long what waiting
-    may cure is waited for before it counts as failed; `start_seconds`: how long a start may take."""
-
-    view: ModelView
-    policy: Policy
-    engine: Engine
-    drain_seconds: float
-    grace_seconds: float
-    start_seconds: float
-    pricing: ModelPricing
+NOTE_SECONDS = 3.0
 
 
 class Model:
-    """A deployment and its engines. `phase` names what people see."""
+    """A deployment and its engines. `phase` names what people see. `stuck`: why replicas of the
+    plan's build cannot replace the old ones, which go on serving. `removed`: it is to go."""
 
     def __init__(self, plan: Plan, site: Site, finished: Callable[[ColdStart], None]) -> None:
         self.plan, self.site = plan, site
@@ -57,7 +46,8 @@ class Model:
         self.total = Total(None, None)
         self.wish = Wish()
         self.desired, self.reason = 0, ""
-        self.conflict, self.warning = "", ""
+        self.conflict, self.warning, self.stuck = "", "", ""
+        self.removed = False
         self.priced = False
         self.preparing = ("", "")
         self.prepared_at = 0.0
@@ -67,13 +57,14 @@ class Model:
         self._scaling = State.initial(0, self.since, self.since)
         self._finished = finished
         self._shown: tuple[str, str, str] = ("", "", "")
+        self._noted = 0.0
         self._count = 0
         self._asked = self._looked = 0.0  # the last request, and the last one that was looked at
 
     def begin(self) -> None:
         """Prepares the engine's source in the background, before anybody asks for it."""
         self.publish()
-        self.preparation = self.site.spawn(self._prepare())
+        self.preparation = self.site.spawn(prepare(self))
 
     @property
     def off(self) -> bool:
@@ -83,6 +74,10 @@ class Model:
     def active(self) -> list[Running]:
         """Replicas that serve or will."""
         return [run for run in self.runs.values() if run.state != "draining"]
+
+    def old(self) -> list[Running]:
+        """Those of them that are of another build than the plan's."""
+        return [run for run in self.active() if run.build != self.plan.build]
 
     def ready(self) -> int:
         """How many replicas serve."""
@@ -103,11 +98,7 @@ class Model:
         self.desired, self.reason = decision.replicas, self.wish.reason(decision.reason)
         self._watch(now)
         self._expire(now)
-        missing = self.desired - len(self.active())
-        if missing > 0:
-            self._grow(missing, now)
-        elif missing < 0:
-            self._shrink(-missing, now)
+        replacing.move(self, now)
         self.show()
 
     def told(self, said: ReplicaDemand) -> None:
@@ -129,6 +120,12 @@ class Model:
 
     def publish(self) -> None:
         """Shows the routers this model and its replicas as they are."""
+        self.put()
+        self.site.world.publish()
+        self.site.changed()
+
+    def put(self) -> None:
+        """Writes this model and its replicas into the world, to be published."""
         world = self.site.world
         world.models[self.deployment] = self.view
         for known in [one for one in world.replicas.values() if one.deployment == self.deployment]:
@@ -136,30 +133,51 @@ class Model:
                 del world.replicas[known.id]
         for run in self.runs.values():
             world.replicas[run.id] = run.view
-        world.publish()
-        self.site.changed()
 
     def show(self) -> None:
         """Reports phase and detail where they changed."""
-        seen = (self.phase(), self.detail(), self.warning)
-        if seen == self._shown:
+        seen = (self.phase(), self.detail(), self.warned())
+        noted = (seen[0], self._shown[1], seen[2]) == self._shown and not seen[1]
+        if seen == self._shown or (noted and time.time() < self._noted + NOTE_SECONDS):
             return
-        now = time.time()
         if seen[0] != self._shown[0]:
-            self.since = now
+            self.since = time.time()
         self._shown = seen
+        self._tell(*seen)
+
+    def changed(self, kind: str, parts: Iterable[str]) -> None:
+        """Reports that its resource is another one now; that stands for a while, where there is
+        nothing else to say."""
+        words = {"take": "changed in place", "roll": "changed, needs new replicas"}
+        if kind in words:
+            detail = f"{words[kind]}: {', '.join(parts)}"
+            self.show()
+            self._noted = time.time()
+            self._shown = (self.phase(), detail, self.warned())
+            self._tell(*self._shown)
+
+    def gone(self) -> None:
+        """Reports that it is no more."""
+        self._tell("Removed", "", "")
+
+    def _tell(self, phase: str, detail: str, warning: str) -> None:
         self.site.report(
             Event(
-                ts=now,
+                ts=time.time(),
                 event="model",
                 name=self.view.name,
                 deployment=self.deployment,
-                phase=seen[0],
-                detail=seen[1],
+                phase=phase,
+                detail=detail,
                 since=self.since,
-                warning=seen[2],
+                warning=warning,
             )
         )
+
+    def warned(self) -> str:
+        """What people should know of it."""
+        stuck = f"the change is not in force: {self.stuck}" if self.stuck else ""
+        return "; ".join(word for word in (self.warning, stuck) if word)
 
     def phase(self) -> str:
         """The phase, as in the resource's status."""
@@ -171,8 +189,9 @@ class Model:
             starting=len(self.active()) - ready,
             draining=len(self.runs) - len(self.active()),
             suspended=self.view.suspend,
+            deleting=self.removed,
             valid=self.view.valid,
-            failure=failure.reason if failure else "",
+            failure=failure.reason if failure else self.stuck.partition(":")[0],
             failure_final=bool(failure and failure.final),
         )
         return status(facts).phase
@@ -183,7 +202,7 @@ class Model:
             return self.conflict
         starting = [run for run in self.runs.values() if run.state == "starting"]
         if starting:
-            return starting[-1].phase
+            return f"rolling: {starting[-1].phase}" if self.old() else starting[-1].phase
         if self.preparing[0]:
             return " ".join(word for word in self.preparing if word)
         failure = self.view.failure
@@ -204,13 +223,17 @@ class Model:
 
     # What happens to a start
 
-    def _grow(self, missing: int, now: float) -> None:
-        for run in [run for run in self.runs.values() if stopping.can_return(run)][:missing]:
+    def grow(self, missing: int, now: float) -> None:
+        """Starts replicas of the plan, or takes such back that drain, where that may be now."""
+        for run in [run for run in self.runs.values() if self._returns(run)][:missing]:
             stopping.take_back(run)
             missing -= 1
             self.publish()
         if missing > 0 and self._may_start(now):
             self._start(missing, now)
+
+    def _returns(self, run: Running) -> bool:
+        return stopping.can_return(run) and run.build == self.plan.build
 
     def _may_start(self, now: float) -> bool:
         if now < self.retry.at:
@@ -219,8 +242,8 @@ class Model:
         asked = self.total.held or self.wish.awake or self.plan.policy.min_replicas > 0
         if failed and not asked:
             return False
-        if not self.prepared_at and self.preparing[0] == "" and failed:
-            self.preparation = self.site.spawn(self._prepare())
+        if not self.prepared_at and (self.preparation is None or self.preparation.done()):
+            self.preparation = self.site.spawn(prepare(self))
         return bool(self.prepared_at)
 
     def _start(self, count: int, now: float) -> None:
@@ -233,7 +256,7 @@ class Model:
             try:
                 run = self._exec(start_id, held_at)
             except (OSError, PortInUseError) as error:
-                self._start_failed(
+                self.start_failed(
                     start_id, "EngineExited", f"the engine cannot be started: {error}"
                 )
                 return
@@ -264,6 +287,7 @@ class Model:
             deployment=self.deployment,
             model=self.view.name,
             start_id=start_id,
+            build=self.plan.build,
             held_at=held_at,
             mark=self.site.mark,
             said=lambda _: self.show(),
@@ -292,16 +316,20 @@ class Model:
 
     def _give_up(self, run: Running, reason: str, message: str) -> None:
         del self.runs[run.id]
-        self._start_failed(run.view.start_id, reason, message)
-        self.site.spawn(self._lost(run, stop=True))
+        self.start_failed(run.view.start_id, reason, message, build=run.build)
+        self.site.spawn(stopping.lost(run, self.site, stop=True))
 
-    def _start_failed(
-        self, start_id: str, reason: str, message: str, *, final: bool = True
+    def start_failed(
+        self, start_id: str, reason: str, message: str, *, final: bool = True, build: str = ""
     ) -> None:
+        """A start of the plan's `build`, or of an older one, came to nothing. Where old replicas go
+        on serving, it is the plan that is stuck."""
         now = time.time()
         self.retry = self.retry.start_failed(now)
         message = message[:2000]
-        if not self.active():  # else the others serve whoever waits
+        if self.old() and build in {"", self.plan.build}:
+            self.stuck = f"{reason}: {message}"
+        elif not self.active():  # else the others serve whoever waits
             failure = Failure(
                 start_id=start_id, reason=reason, message=message, at=now, final=final
             )
@@ -331,12 +359,12 @@ class Model:
             return
         if run.drain is not None:
             run.drain.cancel()
-        self.site.spawn(self._lost(run, stop=False))
+        self.site.spawn(stopping.lost(run, self.site, stop=False))
         if self.site.closing:
             return
         words = f"the engine exited with status {code}{run.last_words()}"
         if run.state == "starting":
-            self._start_failed(run.view.start_id, "EngineExited", words)
+            self.start_failed(run.view.start_id, "EngineExited", words, build=run.build)
         else:
             now = time.time()
             self.retry = self.retry.crashed(now - run.answered_at, now)
@@ -344,49 +372,12 @@ class Model:
             self._report_error(words)
         self.evaluate(time.time())
 
-    async def _lost(self, run: Running, *, stop: bool) -> None:
-        if stop:
-            await run.child.stop(5.0)
-        await self.site.count(await counters.after_death(run.last_counters(), run.truth))
-
     # What happens to a stop
 
-    def _shrink(self, count: int, now: float) -> None:
-        states = {run.id: run.state for run in self.active()}
-        loads = busy(states, self.site.picture.lines(now))
-        loads = [one._replace(ready=states[one.id] == "ready") for one in loads]
-        for replica in choose(loads, count):
-            run = self.runs[replica]
+    def let_go(self, runs: list[Running], now: float) -> None:
+        """Drains replicas; the caller publishes."""
+        for run in runs:
             run.move("draining", mark(now))
             run.drain = self.site.spawn(
                 stopping.drain(run, self.site, now, self.plan.drain_seconds, self.publish)
             )
-        self.publish()
-
-    async def _prepare(self) -> None:
-        def progress(phase: str, detail: str) -> None:
-            self.preparing = (phase, detail)
-            self.show()
-
-        began = time.time()
-        self.preparing = ("preparing", "")
-        while True:
-            try:
-                await self.plan.engine.prepare(progress)
-            except PrepareError as error:
-                final = not error.curable or time.time() - began > self.plan.grace_seconds
-                self.preparing = ("", "") if final else ("waiting", str(error)[:200])
-                start_id = f"{time.time_ns():016x}"
-                self._start_failed(start_id, error.reason, str(error), final=final)
-                if final:
-                    # Asking again costs nothing and may find another file: who asks next must not
-                    # wait for a back-off to hear it.
-                    self.retry = Retry()
-                    return
-                await asyncio.sleep(max(0.0, self.retry.at - time.time()))
-            else:
-                break
-        self.preparing = ("", "")
-        self.retry = self.retry.answered()
-        self.prepared_at = time.time()
-        self.evaluate(self.prepared_at)

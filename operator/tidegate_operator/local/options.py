@@ -35,11 +35,13 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ready: `base_url`, `admin_url`, `ops_url`. model: `name`, `deployment`, `phase`, `detail`,
     `since` (seconds since the epoch), `warning`. error: `message`, and `name` of the model or
-    part where it has one. warning: `warning`. stopped: nothing, or `message` with the reason.
+    part where it has one, or `file`, `line` (from 1) and `field` of what is wrong in a file. file:
+    `file` that is good again, `message`. warning: `warning`. stopped: nothing, or `message` with the
+    reason. A model's last event has the phase `Removed`.
     """
 
     ts: float
-    event: Literal["ready", "model", "error", "warning", "stopped"]
+    event: Literal["ready", "model", "error", "file", "warning", "stopped"]
     name: str = ""
     deployment: str = ""
     phase: str = ""
@@ -47,6 +49,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     since: float = 0.0
     warning: str = ""
     message: str = ""
+    file: str = ""
+    line: int = 0
+    field: str = ""
     base_url: str = ""
     admin_url: str = ""
     ops_url: str = ""

@@ -43,7 +43,7 @@ class ColdStart(NamedTuple):
 
 class Running:
     """A started engine. `view` is what routers see of it; its `state` only moves forward, but for
-    a drain that demand takes back."""
+    a drain that demand takes back. `build`: what its process is made of."""
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class Running:
         deployment: str,
         model: str,
         start_id: str,
+        build: str = "",
         held_at: float,
         mark: Mapping[str, str],
         said: Callable[["Running"], None],
@@ -60,7 +61,7 @@ class Running:
     ) -> None:
         """Starts the process. Raises OSError where it cannot be."""
         self._engine, self._said, self._on_exit = engine, said, exited
-        self.model = model
+        self.model, self.build = model, build
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         self.phase = engine.first_phase
         self.held_at, self.able_at, self.answered_at = held_at, 0.0, 0.0

@@ -14,7 +14,8 @@ from tidegate_billing.links import ModelPricing
 from tidegate_operator import spec
 from tidegate_operator.local.datadir import write_private
 from tidegate_operator.local.engines import Engine, Sim
-from tidegate_operator.local.model import Plan
+from tidegate_operator.local.following import build
+from tidegate_operator.local.plan import Plan
 from tidegate_runtime.contract import resource as contract
 from tidegate_runtime.contract.links import ModelView
 from tidegate_runtime.contract.names import NameTable
@@ -41,14 +42,19 @@ def plans(
     resources: Iterable[ModelDeployment], seen: Mapping[str, float], cache: Path
 ) -> list[Plan]:
     """What to run for each resource."""
-    return [_plan(one, contract.view(one, seen[one.deployment]), cache) for one in resources]
+    return [plan(one, seen[one.deployment], cache) for one in resources]
 
 
-def _plan(one: ModelDeployment, view: ModelView, cache: Path) -> Plan:
+def plan(one: ModelDeployment, seen: float, cache: Path, former: Iterable[str] = ()) -> Plan:
+    """What to run for a resource that was first seen at `seen`. Its engine also answers to the
+    names `former`: requests that came under those may still wait for it."""
     return Plan(
-        view=view,
+        view=contract.view(one, seen),
         policy=spec.policy(one),
-        engine=engine(one, cache),
+        engine=engine(_answering(one, former), cache),
+        build=build(one),
+        surge=one.spec.rollout.max_surge,
+        unavailable=one.spec.rollout.max_unavailable,
         drain_seconds=float(one.spec.drain.timeout_seconds),
         grace_seconds=float(one.spec.cold_start.fail_grace_seconds),
         start_seconds=float(one.spec.cold_start.start_timeout_seconds),
@@ -60,6 +66,15 @@ def _plan(one: ModelDeployment, view: ModelView, cache: Path) -> Plan:
             adapters=[adapter.name for adapter in one.spec.adapters],
         ),
     )
+
+
+def _answering(one: ModelDeployment, names: Iterable[str]) -> ModelDeployment:
+    model = one.spec.model
+    known = {one.served_name, *model.aliases}
+    more = [name for name in dict.fromkeys(names) if name not in known]
+    replace = msgspec.structs.replace
+    named = replace(model, aliases=[*model.aliases, *more])
+    return replace(one, spec=replace(one.spec, model=named)) if more else one
 
 
 def engine(one: ModelDeployment, cache: Path) -> Engine:

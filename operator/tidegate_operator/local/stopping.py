@@ -61,3 +61,10 @@ async def end(run: Running, site: Site, grace: float) -> None:
     if run.truth is not None:
         final = await counters.after_death(final, run.truth)
     site.spawn(site.count(final))
+
+
+async def lost(run: Running, site: Site, *, stop: bool) -> None:
+    """Tells billing what is known of an engine that died; `stop`: it has to be ended first."""
+    if stop:
+        await run.child.stop(GRACE_SECONDS)
+    await site.count(await counters.after_death(run.last_counters(), run.truth))

@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import httpx
 import msgspec
@@ -20,21 +21,32 @@ import uvloop
 
 from tidegate_billing.links import EngineCounters
 from tidegate_operator import demand
-from tidegate_operator.local import composition, datadir, leftovers, ops, resources, sockets
+from tidegate_operator.local import (
+    composition,
+    datadir,
+    files,
+    following,
+    leftovers,
+    ops,
+    resources,
+    sockets,
+    watch,
+)
 from tidegate_operator.local.billing import Billing, BillingError
 from tidegate_operator.local.composition import Listeners
 from tidegate_operator.local.datadir import DataInUseError
 from tidegate_operator.local.diary import Diary
 from tidegate_operator.local.epochs import Epochs
+from tidegate_operator.local.files import Contents
 from tidegate_operator.local.fleet import Fleet
-from tidegate_operator.local.model import Plan
+from tidegate_operator.local.following import Held
 from tidegate_operator.local.options import Event, UpOptions
 from tidegate_operator.local.parts import Part
+from tidegate_operator.local.plan import Plan
 from tidegate_operator.local.replica import Running
 from tidegate_operator.local.site import Site
 from tidegate_operator.local.sockets import PortInUseError
 from tidegate_operator.local.world import World
-from tidegate_runtime.contract import resource as contract
 from tidegate_runtime.contract.links import DemandLine
 
 READY_SECONDS = 60.0
@@ -44,6 +56,15 @@ ENGINE_GRACE = 5.0
 RUN_FILE = "run.json"
 
 Report = Callable[[Event], None]
+
+
+class Start(NamedTuple):
+    """What `up` begins with: its sockets, what the files say, and what is to run for that."""
+
+    listeners: Listeners
+    plans: list[Plan]
+    contents: Contents
+    held: Held
 
 
 class PlatformError(Exception):
@@ -61,14 +82,17 @@ def run(options: UpOptions, report: Report) -> int:
 
 
 def _run(options: UpOptions, report: Report) -> int:
-    parsed = contract.read(options.files)
-    for problem in parsed.problems:
-        report(_error(str(problem)))
-    if parsed.problems:
+    contents = files.first(options.files)
+    verdict = following.accept(contents.parsed, {})
+    problems = [*contents.problems, *(one for ones in verdict.problems.values() for one in ones)]
+    for problem in problems:
+        report(watch.told(problem))
+    if problems:
         return 1
-    if not parsed.resources:
-        files = ", ".join(map(str, options.files))
-        report(Event(ts=time.time(), event="warning", warning=f"no ModelDeployment in {files}"))
+    found = list(following.resources(verdict.held).values())
+    if not found:
+        named = ", ".join(map(str, options.files))
+        report(Event(ts=time.time(), event="warning", warning=f"no ModelDeployment in {named}"))
     try:
         with contextlib.ExitStack() as held:
             fd = datadir.lock(options.data)
@@ -77,14 +101,15 @@ def _run(options: UpOptions, report: Report) -> int:
             listeners = composition.bind(options)
             for bound in listeners.all():
                 held.callback(bound.close)
-            names = [one.deployment for one in parsed.resources]
+            names = [one.deployment for one in found]
             seen = resources.first_seen(options.data, names, time.time())
-            plans = resources.plans(parsed.resources, seen, options.cache)
+            plans = resources.plans(found, seen, options.cache)
             # Installers that run in this process's name are found by it after a kill -9, too.
             os.environ[leftovers.MARK] = leftovers.mark(options.data)
             held.callback(os.environ.pop, leftovers.MARK, None)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(_live(options, report, listeners, plans))
+                start = Start(listeners, plans, contents, verdict.held)
+                return runner.run(_live(options, report, start))
     except (DataInUseError, PortInUseError, PlatformError) as error:
         report(_error(str(error)))
     except OSError as error:
@@ -92,8 +117,8 @@ def _run(options: UpOptions, report: Report) -> int:
     return 1
 
 
-async def _live(options: UpOptions, report: Report, listeners: Listeners, plans: list[Plan]) -> int:
-    platform = Platform(options, report, listeners, plans)
+async def _live(options: UpOptions, report: Report, start: Start) -> int:
+    platform = Platform(options, report, start)
     with _stop_signals(platform.told_to_stop):
         return await platform.live()
 
@@ -121,9 +146,8 @@ def _stop_signals(stop: Callable[[], None]) -> Iterator[None]:
 class Platform:
     """Everything that runs, and the order in which it starts and stops."""
 
-    def __init__(
-        self, options: UpOptions, report: Report, listeners: Listeners, plans: list[Plan]
-    ) -> None:
+    def __init__(self, options: UpOptions, report: Report, start: Start) -> None:
+        listeners = start.listeners
         self._options, self._report, self._listeners = options, report, listeners
         for folder in ("logs", "truth"):
             (options.data / folder).mkdir(mode=0o700, exist_ok=True)
@@ -150,7 +174,15 @@ class Platform:
             changed=self._changed,
             lives=self._diary.lives,
         )
-        self._fleet = Fleet(plans, self._site)
+        self._fleet = Fleet(start.plans, self._site)
+        self._follower = watch.Follower(
+            options.files,
+            start.contents,
+            start.held,
+            fleet=self._fleet,
+            cache=options.cache,
+            report=report,
+        )
         specs = composition.specs(options, listeners, self._secrets, os.environ)
         self._parts = [
             Part(spec, options.data / "logs", changed=self._part_started, died=self._part_died)
@@ -229,7 +261,8 @@ class Platform:
         await self._first_key()
         self._fleet.ready = True
         self._write_run()
-        self._beside.append(asyncio.create_task(self._fleet.price(self._billing)))
+        self._beside.append(asyncio.create_task(self._fleet.keep_priced(self._billing)))
+        self._beside.append(asyncio.create_task(self._follower.run()))
         self._report(
             Event(
                 ts=time.time(),

@@ -18,7 +18,19 @@ from tidegate_runtime.contract.schema import API_VERSION, KIND, spec_schema
 from tidegate_runtime.contract.spec import EngineSpec, Metadata, ModelDeployment, Spec
 from tidegate_runtime.contract.validate import Fault, Schema, check, defaulted, did_you_mean, shown
 
-__all__ = ["ModelDeployment", "Parsed", "Problem", "dotted", "judge", "parse", "read", "view"]
+__all__ = [
+    "ModelDeployment",
+    "Parsed",
+    "Problem",
+    "dotted",
+    "is_resource_file",
+    "judge",
+    "load",
+    "parse",
+    "read",
+    "twice",
+    "view",
+]
 
 _MAX_BYTES = 1 << 20
 _NAME = {
@@ -93,7 +105,7 @@ def read(paths: Sequence[FilePath]) -> Parsed:
     A path that is missing or cannot be read is a problem, as is a namespace/name met twice.
     """
     problems: list[Problem] = []
-    found: list[_Found] = []
+    found: list[ModelDeployment] = []
     for path in _files(paths, problems):
         try:
             data = path.read_bytes()
@@ -106,9 +118,26 @@ def read(paths: Sequence[FilePath]) -> Parsed:
 
 def parse(text: str, source: str) -> Parsed:
     """All resources of one text; `source` names it in problems."""
+    return load(text.encode("utf-8", "surrogatepass"), source)
+
+
+def load(data: bytes, source: str) -> Parsed:
+    """All resources of one file's content; `source` names it in problems."""
     problems: list[Problem] = []
-    found = _parse(text.encode("utf-8", "surrogatepass"), source, problems)
-    return Parsed(_distinct(found, problems), problems)
+    return Parsed(_distinct(_parse(data, source, problems), problems), problems)
+
+
+def is_resource_file(name: str) -> bool:
+    """Whether a file of this name in a directory is read: `*.yaml` and `*.yml`, none that is hidden
+    (editors lock files under such names)."""
+    return name.endswith((".yaml", ".yml")) and not name.startswith(".")
+
+
+def twice(one: ModelDeployment, first: ModelDeployment) -> Problem:
+    """That `one` is of a deployment that `first` is of already."""
+    where = f"{first.source_file}:{first.source_line}"
+    message = f"{one.deployment} is given twice, first in {where}"
+    return Problem(one.source_file, one.source_line, "metadata.name", message)
 
 
 def judge(value: Any) -> tuple[ModelDeployment | None, list[str]]:
@@ -147,18 +176,12 @@ def dotted(path: Path) -> str:
     return text.removeprefix(".")
 
 
-@dataclass(frozen=True)
-class _Found:
-    resource: ModelDeployment
-    line: int
-
-
 def _files(paths: Sequence[FilePath], problems: list[Problem]) -> Iterator[FilePath]:
     seen: set[FilePath] = set()
     for path in paths:
         inside = [path]
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix in {".yaml", ".yml"})
+            inside = sorted(p for p in path.iterdir() if is_resource_file(p.name))
             if not inside:
                 problems.append(Problem(str(path), 0, "", "has no *.yaml or *.yml file"))
         elif not path.exists():
@@ -171,7 +194,7 @@ def _files(paths: Sequence[FilePath], problems: list[Problem]) -> Iterator[FileP
             yield one
 
 
-def _parse(data: bytes, source: str, problems: list[Problem]) -> list[_Found]:
+def _parse(data: bytes, source: str, problems: list[Problem]) -> list[ModelDeployment]:
     if len(data) > _MAX_BYTES:
         problems.append(Problem(source, 0, "", f"is larger than {_MAX_BYTES} bytes"))
         return []
@@ -183,14 +206,15 @@ def _parse(data: bytes, source: str, problems: list[Problem]) -> list[_Found]:
         return []
     documents, faults = document.load(text)
     problems += [Problem(source, f.line, dotted(f.path), f.message) for f in faults]
-    found: list[_Found] = []
+    found: list[ModelDeployment] = []
     for one in documents:
         resource, wrong = _resource(one.value, source)
         for path, message in wrong:
             problems.append(Problem(source, one.line_of(path), dotted(path), message))
         lost = any(fault.document == one.number for fault in faults)
         if resource is not None and not lost:
-            found.append(_Found(resource, one.line_of(("metadata", "name"))))
+            line = one.line_of(("metadata", "name"))
+            found.append(msgspec.structs.replace(resource, source_line=line))
     problems.sort(key=lambda problem: (problem.file != source, problem.line))
     return found
 
@@ -258,14 +282,10 @@ def _alias_of_itself(made: ModelDeployment) -> Iterator[Fault]:
             yield Fault(path, f"{alias!r} is the model's name already")
 
 
-def _distinct(found: list[_Found], problems: list[Problem]) -> list[ModelDeployment]:
-    first: dict[str, _Found] = {}
+def _distinct(found: list[ModelDeployment], problems: list[Problem]) -> list[ModelDeployment]:
+    first: dict[str, ModelDeployment] = {}
     for one in found:
-        known = first.setdefault(one.resource.deployment, one)
+        known = first.setdefault(one.deployment, one)
         if known is not one:
-            message = (
-                f"{one.resource.deployment} is given twice, "
-                f"first in {known.resource.source_file}:{known.line}"
-            )
-            problems.append(Problem(one.resource.source_file, one.line, "metadata.name", message))
-    return [one.resource for one in first.values()]
+            problems.append(twice(one, known))
+    return list(first.values())

@@ -199,11 +199,13 @@ class Metadata(_Part, frozen=True):
 
 
 class ModelDeployment(msgspec.Struct, frozen=True, kw_only=True):
-    """One resource, valid and with its defaults. `source_file` is empty where it has none."""
+    """One resource, valid and with its defaults. `source_file` is empty where it has none;
+    `source_line` is its name's in that file, from 1."""
 
     metadata: Metadata
     spec: Spec
     source_file: str = ""
+    source_line: int = 0
 
     @property
     def deployment(self) -> str:
