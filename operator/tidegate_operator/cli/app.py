@@ -11,7 +11,18 @@ from typing import Annotated
 import typer
 
 from tidegate_billing import settings as config
-from tidegate_operator.cli import audit, budgets, credit, keys, options, prices, webhooks, who
+from tidegate_operator.cli import (
+    audit,
+    budgets,
+    credit,
+    keys,
+    measure,
+    operate,
+    options,
+    prices,
+    webhooks,
+    who,
+)
 from tidegate_operator.cli.failure import CommandError
 from tidegate_operator.cli.options import AdminUrl, Data, Json, Tenant
 
@@ -34,6 +45,8 @@ app.add_typer(prices.ledger, name="ledger")
 app.add_typer(credit.app, name="credit")
 app.add_typer(budgets.app, name="budget")
 app.add_typer(webhooks.app, name="webhook")
+app.add_typer(measure.app, name="bench")
+operate.register(app)
 
 ROUTERS_HELP = "How many; the first has the gateway's port, the others any free one each."
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -207,12 +220,6 @@ def check(
 
     with options.client(None, admin_url) as client:
         print(command.check(client, url, tenant, model, timeout))
-
-
-@app.command()
-def bench() -> None:
-    """Say how the router is measured against its peers."""
-    raise CommandError("the bench kit is in the source tree, not in the package: run `make bench`")
 
 
 def _part(context: typer.Context) -> None:

@@ -40,6 +40,14 @@ def client(data: Path | None, admin_url: str | None) -> "Client":
     return platform.Client(platform.find(values, os.environ))
 
 
+def data(given: Path | None) -> Path:
+    """The data directory of the local platform that flag and environment name."""
+    from tidegate_operator.cli.places import default_data
+
+    values = config.read({"DATA": str(given) if given else None}, os.environ)
+    return Path(values["DATA"]) if values.get("DATA") else default_data(os.environ)
+
+
 def path(kind: str, name: str, *more: str) -> str:
     """The management API's path of one object."""
     return "/".join((f"/api/v1/{kind}", quote(name, safe=""), *more))

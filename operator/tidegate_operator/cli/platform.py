@@ -88,6 +88,10 @@ class Client:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back the connections."""
         self._http.close()
 
     def get(self, path: str, **query: str | int | None) -> dict[str, Any]:
@@ -110,13 +114,13 @@ class Client:
         """`DELETE` on the management API. Raises CommandError."""
         return self._call("DELETE", self.platform.admin_url + path, headers=headers)
 
-    def ops(self, path: str) -> dict[str, Any]:
-        """`GET` on the operator's operations port. Raises CommandError."""
+    def ops(self, path: str, method: str = "GET") -> dict[str, Any]:
+        """A call of the operator's operations port. Raises CommandError."""
         if not self.platform.ops_url:
             raise CommandError(
                 "the operator's address is unknown: use --data DIR of a local platform"
             )
-        return self._call("GET", self.platform.ops_url + path)
+        return self._call(method, self.platform.ops_url + path)
 
     def rows(self, path: str, key: str, **query: str | int | None) -> list[dict[str, Any]]:
         """Every row of a paged list, in order; `key` names a row's id. Raises CommandError."""

@@ -53,9 +53,14 @@ def up(chosen: local.UpOptions, *, as_json: bool) -> int:
         return local.run(chosen, print_event)
     if not sys.stdout.isatty() or os.environ.get("TERM", "") == "dumb":
         return local.run(chosen, print_line)
+    from tidegate_operator.cli import platform
+    from tidegate_operator.cli.keyboard import Keyboard
     from tidegate_operator.cli.screen import Screen
 
-    screen = Screen()
+    def connect() -> platform.Client:
+        return platform.Client(platform.local(chosen.data))
+
+    screen = Screen(connect=connect, keyboard=Keyboard.opened())
     try:
         return local.run(chosen, screen.report)
     finally:

@@ -20,12 +20,14 @@ Progress = Callable[[str, str], None]
 
 
 class Start(NamedTuple):
-    """One replica about to be started. `truth`: where a simulator writes what it did."""
+    """One replica about to be started. `truth`: where a simulator writes what it did; `log`: where
+    what the engine says is kept."""
 
     replica: str
     port: int
     guard: str
     truth: Path
+    log: Path | None = None
 
 
 class Command(NamedTuple):

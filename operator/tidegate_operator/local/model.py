@@ -16,7 +16,7 @@ import msgspec
 from tidegate_operator.autoscale import Sample, State, decide
 from tidegate_operator.demand import Total
 from tidegate_operator.drain import busy, mark
-from tidegate_operator.local import replacing, stopping
+from tidegate_operator.local import enginelog, replacing, stopping
 from tidegate_operator.local.engines import Start
 from tidegate_operator.local.options import Event
 from tidegate_operator.local.plan import Plan
@@ -25,6 +25,7 @@ from tidegate_operator.local.replica import ColdStart, Running
 from tidegate_operator.local.retry import Retry
 from tidegate_operator.local.site import Site
 from tidegate_operator.local.sockets import PortInUseError, engine_port
+from tidegate_operator.local.wish import Wish
 from tidegate_operator.replica_time import Whose
 from tidegate_operator.status import Facts, status
 from tidegate_runtime.contract.links import Failure, ReplicaDemand
@@ -43,6 +44,7 @@ class Model:
         self.runs: dict[str, Running] = {}
         self.retry = Retry()
         self.total = Total(None, None)
+        self.wish = Wish()
         self.desired, self.reason = 0, ""
         self.conflict, self.warning, self.stuck = "", "", ""
         self.removed = False
@@ -86,10 +88,14 @@ class Model:
         if self.site.closing:
             return
         self.total = self.site.picture.total(self.deployment, now)
-        sample = Sample(now, self.total.in_flight, self.total.held, self.total.last_request)
-        decision = decide(self._scaling, [sample], self.plan.policy, now, None, suspend=self.off)
+        total, ready = self.total, self.ready()
+        sample = Sample(now, total.in_flight, total.held, total.last_request)
+        sample = self.wish.sample(sample, ready)
+        self.wish = self.wish.after(ready=ready, held=total.held, failure=self.view.failure)
+        off = self.off or self.wish.asleep
+        decision = decide(self._scaling, [sample], self.plan.policy, now, None, suspend=off)
         self._scaling = decision.state
-        self.desired, self.reason = decision.replicas, decision.reason
+        self.desired, self.reason = decision.replicas, self.wish.reason(decision.reason)
         self._watch(now)
         self._expire(now)
         replacing.move(self, now)
@@ -233,7 +239,7 @@ class Model:
         if now < self.retry.at:
             return False
         failed = self.view.failure is not None and self.view.failure.final
-        asked = bool(self.total.held) or self.plan.policy.min_replicas > 0
+        asked = self.total.held or self.wish.awake or self.plan.policy.min_replicas > 0
         if failed and not asked:
             return False
         if not self.prepared_at and (self.preparation is None or self.preparation.done()):
@@ -273,6 +279,7 @@ class Model:
             port=engine_port(),
             guard=secrets.token_urlsafe(24),
             truth=self.site.data / "truth" / file,
+            log=enginelog.path(self.site.data, self.deployment, replica),
         )
         return Running(
             self.plan.engine,

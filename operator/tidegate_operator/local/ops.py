@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from tidegate_billing.links import EngineCounters
+from tidegate_operator.local import live
 from tidegate_operator.local.world import World
 
 
@@ -34,7 +35,7 @@ class Told(Protocol):
         """Prometheus text."""
 
 
-class Source(Told, Protocol):
+class Source(Told, live.Watched, Protocol):
     """What the port tells."""
 
     @property
@@ -103,6 +104,7 @@ def application(source: Source, *, internal: str, admin: str) -> Starlette:
             Route("/internal/world", guarded(internal, world)),
             Route("/api/v1/models", guarded(admin, models(source))),
             Route("/api/v1/cold-starts", guarded(admin, cold_starts)),
+            *live.routes(source, lambda handler: guarded(admin, handler)),
         ]
     )
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from tidegate_billing.links import EngineCounters
+from tidegate_operator.local.enginelog import EngineLog
 from tidegate_operator.local.engines import Engine, Start
 from tidegate_operator.local.process import Child
 from tidegate_operator.local.sockets import LOOPBACK
@@ -59,7 +60,7 @@ class Running:
         exited: Callable[["Running", int], None],
     ) -> None:
         """Starts the process. Raises OSError where it cannot be."""
-        self._engine, self._said = engine, said
+        self._engine, self._said, self._on_exit = engine, said, exited
         self.model, self.build = model, build
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         self.phase = engine.first_phase
@@ -70,11 +71,12 @@ class Running:
         self.changed = asyncio.Event()
         self.drain: asyncio.Task[None] | None = None
         self.truth: Path | None = start.truth if engine.tells_truth else None
+        self._log = EngineLog(start.log)
         command = engine.command(start)
         self.child = Child(
             command.args,
             env={**command.env, **mark},
-            on_exit=lambda code: exited(self, code),
+            on_exit=self._exited,
             on_line=self._line,
         )
         self.exec_at = time.time()
@@ -148,7 +150,12 @@ class Running:
         said = " | ".join(list(self.lines)[-lines:])
         return f"; {said}" if said else ""
 
+    def _exited(self, code: int) -> None:
+        self._log.close()
+        self._on_exit(self, code)
+
     def _line(self, line: str) -> None:
+        self._log.write(line)
         now = time.time()
         seen = self._engine.seen(line, now)
         if seen is None:

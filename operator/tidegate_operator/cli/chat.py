@@ -1,0 +1,179 @@
+"""`tidegate chat`: a conversation in the terminal. Answers go to stdout, everything else to stderr."""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from tidegate_operator.cli import platform, sse, watching
+from tidegate_operator.cli.failure import CommandError
+from tidegate_operator.cli.talk import Answer, Gateway, Talk
+
+PATIENCE = 0.5
+"""Seconds without a word after which people are told what is waited for."""
+HELP = "/reset forgets the conversation, /quit or Ctrl-D ends it, Ctrl-C stops an answer"
+
+
+def gateway(values: Mapping[str, str], data: Path) -> tuple[Gateway, platform.Platform | None]:
+    """Where to ask: settings, else the local platform with its own key. Raises CommandError."""
+    url, key = values.get("BASE_URL", ""), values.get("API_KEY", "")
+    if url:
+        if not url.startswith(("http://", "https://")):
+            raise CommandError(f"TIDEGATE_BASE_URL={url!r}: not a URL; allowed: http(s)://HOST")
+        if not key:
+            raise CommandError("TIDEGATE_BASE_URL is set but TIDEGATE_API_KEY is not; set it")
+        return Gateway(url, key), None
+    found = platform.local(data)
+    base = str(platform.read_run(data).get("base_url", ""))
+    return Gateway(base, key or platform.read_secret(data / "api-key")), found
+
+
+class Chat:
+    """What people see of a conversation. `look`: what is waited for, in words."""
+
+    def __init__(self, talk: Talk, look: Callable[[], str], *, as_json: bool) -> None:
+        self._talk, self._look, self._as_json = talk, look, as_json
+        self._terminal = sys.stdin.isatty() and sys.stderr.isatty()
+        self._costs: list[Mapping[str, Decimal]] = []
+
+    def run(self, questions: Iterator[str]) -> int:
+        """Answers each question; the exit status. A refusal ends it where nobody is there to ask
+        again."""
+        for question in questions:
+            if question.strip() == "/quit":
+                break
+            if question.strip() == "/reset":
+                self._talk.reset()
+            elif question.strip():
+                try:
+                    self._answer(question)
+                except CommandError as error:
+                    print(f"error: {error}", file=sys.stderr)
+                    if not self._terminal:
+                        return 1
+                except KeyboardInterrupt:
+                    print("\ninterrupted", file=sys.stderr)
+                    if not self._terminal:
+                        return 130
+        if len(self._costs) > 1:
+            cost = watching.money_words(watching.total(self._costs))
+            print(f"{len(self._costs)} answers, {cost}", file=sys.stderr)
+        return 0
+
+    def _answer(self, question: str) -> None:
+        with Waiting(self._look, visible=sys.stderr.isatty()) as waiting:
+
+            def heard(said: sse.Chunk) -> None:
+                waiting.over()
+                if not self._as_json:
+                    print(said.text, end="", flush=True)
+
+            answer = self._talk.ask(question, heard)
+        if answer.cost is not None:
+            self._costs.append(answer.cost)
+        if self._as_json:
+            print(json.dumps(answer.document(), ensure_ascii=False), flush=True)
+        else:
+            print(flush=True)
+            print(summary(answer), file=sys.stderr)
+
+
+def summary(answer: Answer) -> str:
+    """What an answer took and cost, in one line."""
+    words = []
+    if answer.tokens is not None:
+        words.append(f"{answer.tokens.prompt} tokens in, {answer.tokens.completion} out")
+    words.append(f"first token {answer.first:.2f} s")
+    if answer.per_second:
+        words.append(f"{answer.per_second:.1f} tokens/s")
+    cost = "cost not known yet" if answer.cost is None else watching.money_words(answer.cost)
+    words.append(cost)
+    if answer.error:
+        words.append(answer.error)
+    return f"[{', '.join(words)}]"
+
+
+class Waiting:
+    """Says what is waited for until the first word comes: in place in a terminal, else a line for
+    each new step."""
+
+    def __init__(self, look: Callable[[], str], *, visible: bool) -> None:
+        self._look, self._visible = look, visible
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._say, name="waiting", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over()
+
+    def over(self) -> None:
+        """The first word is here; the line is gone when this returns."""
+        if not self._over.is_set():
+            self._over.set()
+            self._thread.join()
+
+    def _say(self) -> None:
+        began, last = time.monotonic(), ""
+        while not self._over.wait(PATIENCE):
+            words = self._look()
+            if self._visible:
+                waited = time.monotonic() - began
+                print(f"\r\x1b[K({waited:.0f}s) {words}", end="", file=sys.stderr, flush=True)
+            elif words != last:
+                print(f"({words})", file=sys.stderr, flush=True)
+            last = words
+        if last and self._visible:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def looker(found: platform.Platform | None, model: str) -> Callable[[], str]:
+    """What says what a model is waited for; of a platform elsewhere only that it is."""
+    if found is None:
+        return lambda: f"waiting for {model}; it may be starting"
+    # Its own short patience: an answer must never wait for what is said about it.
+    http = httpx.Client(timeout=0.5, trust_env=False)
+    headers = {"authorization": f"Bearer {found.token}"}
+
+    def look() -> str:
+        try:
+            answer = http.get(f"{found.ops_url}/api/v1/models", headers=headers)
+            rows: list[dict[str, Any]] = answer.json()["data"]
+        except (httpx.HTTPError, ValueError, KeyError):
+            return f"waiting for {model}"
+        return next((waiting_for(row) for row in rows if row["name"] == model), "waiting")
+
+    return look
+
+
+def waiting_for(row: Mapping[str, Any]) -> str:
+    """What a model in this state is waited for."""
+    if row["ready"]:
+        return f"{row['name']} is at work"
+    if row["phase"] == "Starting":
+        return f"{row['name']} is starting: {row.get('phase_detail') or 'not begun yet'}"
+    return f"waiting for {watching.words(row)}"
+
+
+def typed() -> Iterator[str]:
+    """The questions: lines that are typed, or all of a pipe's lines."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        yield from (line.rstrip("\n") for line in sys.stdin)
+        return
+    import readline  # noqa: F401 - input() edits lines with it
+
+    print(HELP, file=sys.stderr)
+    while True:
+        try:
+            yield input("> ")
+        except (EOFError, KeyboardInterrupt):
+            print(file=sys.stderr)
+            return
