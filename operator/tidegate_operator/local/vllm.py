@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from tidegate_operator.local import tokens
 from tidegate_operator.local.engines import Command, PrepareError, Progress, Seen, Start
 from tidegate_runtime.contract.spec import ModelDeployment
 from tidegate_runtime.engines.vllm import args, environment, phases, sources
@@ -35,12 +36,13 @@ class Vllm:
         _task(self._one)
         model = self._one.spec.model
         try:
+            token = tokens.of(model.secret_ref, os.environ)
             # The source first: a wrong address needs no installation to be found wrong.
             self._model = await sources.prepare(
-                model.uri, model.revision, self._cache, _told(progress)
+                model.uri, model.revision, self._cache, _told(progress), token
             )
         except steps.PrepareError as error:
-            raise _refusal(error, "ModelNotFound") from error
+            raise _refusal(error, "ModelUnavailable") from error
         try:
             found = await environment.install(self._cache, _told(progress))
         except steps.PrepareError as error:
@@ -97,6 +99,8 @@ def _refusal(error: steps.PrepareError, reason: str) -> PrepareError:
         reason = "VolumePending"
     elif isinstance(error, steps.SourceError):
         reason = "ModelNotFound"
+    elif isinstance(error, steps.InstallError) and reason == "ModelUnavailable":
+        reason = "ModelNotFound"  # the source answered, with what is no model
     curable = isinstance(error, steps.FetchError | steps.DiskError)
     return PrepareError(reason, str(error), curable=curable)
 

@@ -3,6 +3,7 @@
     file:///models/qwen              a folder with config.json and weights: served where it lies
     file:///models/qwen.Q4.gguf      one GGUF file: converted once
     pkg://NAME==VERSION#sub/path     a Python package that ships either of the two
+    hf://OWNER/NAME#sub/path         a hub's repository that does, at a commit (see `hub`)
 
 Everything fetched or converted lies under the cache, in a folder named after what it was made
 from, written to a temporary sibling and renamed: it is whole or absent. A file lock keeps two
@@ -21,8 +22,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
-from tidegate_runtime.engines.vllm import environment
+from tidegate_runtime.engines.vllm import environment, hub, shards
 from tidegate_runtime.engines.vllm.convert import read_progress
+from tidegate_runtime.engines.vllm.hub import HubSource
 from tidegate_runtime.engines.vllm.progress import (
     Progress,
     Report,
@@ -33,8 +35,8 @@ from tidegate_runtime.engines.vllm.progress import (
 from tidegate_runtime.engines.vllm.tool import ToolError, only_one, run, uv
 
 ALLOWED: Final = (
-    "allowed are file:///absolute/folder, file:///absolute/model.gguf "
-    "and pkg://NAME[==VERSION][#path/inside]"
+    "allowed are file:///absolute/folder, file:///absolute/model.gguf, "
+    "pkg://NAME[==VERSION][#path/inside] and hf://OWNER/NAME[#path/inside]"
 )
 
 _CONVERT: Final = Path(__file__).parent / "convert.py"
@@ -63,16 +65,18 @@ class PackageSource(NamedTuple):
         return f"{self.name}=={self.version}" if self.version else self.name
 
 
-Source = FileSource | PackageSource
+Source = FileSource | PackageSource | HubSource
 
 
 def parse(uri: str, revision: str = "") -> Source:
     """What a model's address names. A package's version may also stand in `revision`.
 
-    Raises SourceError with what is allowed."""
+    Pure. Raises SourceError with what is allowed."""
     scheme, separator, rest = uri.partition("://")
-    if not separator or scheme not in {"file", "pkg"}:
+    if not separator or scheme not in {"file", "pkg", "hf"}:
         raise SourceError(f"{uri}: not an address vLLM can be given here; {ALLOWED}")
+    if scheme == "hf":
+        return hub.parse(uri, revision)
     if scheme == "file":
         return _parse_file(uri, rest)
     return _parse_package(uri, rest, "" if revision == "main" else revision)
@@ -104,7 +108,7 @@ def _parse_package(uri: str, rest: str, revision: str) -> PackageSource:
 def candidates(root: Path) -> list[Path]:
     """Everything under a folder that could be served: model folders and GGUF files, in order."""
     folders = {path.parent for path in root.rglob("config.json") if _is_model(path.parent)}
-    return sorted(folders | {path for path in root.rglob("*.gguf") if path.is_file()})
+    return sorted(folders | {path for path in root.rglob("*.gguf") if _speaks(path)})
 
 
 def choose(root: Path, found: Sequence[Path], what: str) -> Path:
@@ -116,7 +120,8 @@ def choose(root: Path, found: Sequence[Path], what: str) -> Path:
             f"{what} holds no model: neither a config.json with weights beside it nor a .gguf file"
         )
     names = ", ".join(str(path.relative_to(root)) for path in found)
-    raise SourceError(f"{what} holds several models; name one with #path: {names}")
+    how = "give the path of one" if what.startswith("file://") else "name one with #path"
+    raise SourceError(f"{what} holds several models; {how}: {names}")
 
 
 def prepared(uri: str, revision: str, cache: Path) -> Path | None:
@@ -125,7 +130,7 @@ def prepared(uri: str, revision: str, cache: Path) -> Path | None:
     Raises SourceError if the address itself is wrong."""
     source = parse(uri, revision)
     try:
-        raw = source.path if isinstance(source, FileSource) else _fetched(source, cache)
+        raw = _here(source, cache)
         if raw is None or not _is_gguf(raw):
             return raw if raw and _is_model(raw) else None
         target = _converted(raw, cache)
@@ -134,23 +139,37 @@ def prepared(uri: str, revision: str, cache: Path) -> Path | None:
         return None  # gone or unreadable: `prepare` says which
 
 
-async def prepare(uri: str, revision: str, cache: Path, progress: Report) -> Path:
+async def prepare(uri: str, revision: str, cache: Path, progress: Report, token: str = "") -> Path:
     """Make the model servable and return its folder; at once if it already is.
 
-    Raises SourceError if it is not there or no model, FetchError if no registry has it or can be
-    reached, DiskError without room, InstallError if the conversion fails."""
-    if done := prepared(uri, revision, cache):
-        return done
-    source = parse(uri, revision)
-    try:
-        raw = (
-            _existing(source.path)
-            if isinstance(source, FileSource)
-            else await _fetch(source, cache, progress)
-        )
-        return await _convert(raw, cache, progress) if _is_gguf(raw) else raw
-    except OSError as error:
-        raise disk_failure(error, str(cache)) from error
+    `token` is what a hub is shown, if anything. Raises SourceError if the model is not there, not
+    whole or none, FetchError if no registry has it or can be reached, DiskError without room,
+    InstallError if the conversion fails."""
+    model = prepared(uri, revision, cache)
+    if model is None:
+        try:
+            raw = await _brought(parse(uri, revision), cache, token, progress)
+            model = await _convert(raw, cache, progress) if _is_gguf(raw) else raw
+        except OSError as error:
+            raise disk_failure(error, str(cache)) from error
+    shards.check(model, uri)
+    return model
+
+
+async def _brought(source: Source, cache: Path, token: str, progress: Report) -> Path:
+    if isinstance(source, FileSource):
+        return _existing(source.path)
+    if isinstance(source, PackageSource):
+        return await _fetch(source, cache, progress)
+    return await hub.fetch(source, cache, token, progress)
+
+
+def _here(source: Source, cache: Path) -> Path | None:
+    if isinstance(source, FileSource):
+        return source.path
+    if isinstance(source, PackageSource):
+        return _fetched(source, cache)
+    return hub.fetched(source, cache, os.environ)
 
 
 def _existing(path: Path) -> Path:
@@ -161,6 +180,11 @@ def _existing(path: Path) -> Path:
     if path.is_dir():
         return choose(path, candidates(path), f"file://{path}")
     raise SourceError(f"file://{path}: neither a model's folder nor a .gguf file")
+
+
+def _speaks(path: Path) -> bool:
+    """A language model's GGUF; `mmproj` is a vision tower, which is none by itself."""
+    return path.is_file() and "mmproj" not in path.name
 
 
 def _is_gguf(path: Path) -> bool:
