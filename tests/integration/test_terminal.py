@@ -64,13 +64,16 @@ def test_up_is_watched_and_steered_by_keys(opened: list[Terminal], tmp_path: Pat
 
     up = Platform(data, None)  # type: ignore[arg-type]
     with up.client() as client:
-        body = {"model": "second", "max_tokens": 60, "stream": True}
+        body = {"model": "second", "max_tokens": 1000, "stream": True}
         body |= {"messages": [{"role": "user", "content": "hello"}]}
         with client.stream("POST", "/v1/chat/completions", json=body) as answer:
             shows(screen, r"^> second +Ready +\w+ +1/1 +1 +0 .* [12][0-9]\.[0-9] ")
-            answer.read()
-    up.settled()
-    shows(screen, r"^cost this month: 0\.0000241 USD")  # 1 token in, 60 out
+            assert answer.status_code == 200  # it was seen; its end is not waited for
+    (usage,) = wait_for(
+        lambda: up.api("/api/v1/usage", tenant="default", by="model")["data"], "the bill"
+    )
+    assert usage["completion_tokens"]
+    shows(screen, rf"^cost this month: {re.escape(usage['amount_exact'])} USD$")
     screen.press("s")
     shows(screen, r"^> second +Idle")
     up.admin.close()
@@ -120,6 +123,6 @@ def test_chat_in_a_terminal(opened: list[Terminal], tmp_path: Path) -> None:
         shows(screen, r"^>$")
         screen.press("/reset", "Enter", "hello you", "Enter")
         last = shows(screen, r"^\[2 tokens in, 50 out, first token .*\]")
-        assert re.search(r", (9|10)\.[0-9] tokens/s, 0\.0000202 USD\]", last)
+        assert re.search(r", [0-9]+\.[0-9] tokens/s, 0\.0000202 USD\]", last)
         screen.press("C-d")
         shows_end(screen)

@@ -88,7 +88,7 @@ def test_wake_status_logs_and_sleep(up: Platform) -> None:
 def test_sleep_lets_what_runs_finish_and_what_comes_wakes_it(up: Platform) -> None:
     answers: list[dict[str, Any]] = []
     said(up, "wake", "slow", "--wait")
-    running = threading.Thread(target=lambda: answers.append(ask(up, "slow", 40)))
+    running = threading.Thread(target=lambda: answers.append(ask(up, "slow", 120)))
     running.start()
     wait_for(lambda: up.models()["slow"]["in_flight"], "in flight")
     row = said(up, "sleep", "slow")
@@ -97,7 +97,7 @@ def test_sleep_lets_what_runs_finish_and_what_comes_wakes_it(up: Platform) -> No
     assert up.models()["slow"]["in_flight"]
     answers.append(ask(up, "slow", 4))  # comes while it drains
     running.join()
-    assert sorted(one["usage"]["completion_tokens"] for one in answers) == [4, 40]
+    assert sorted(one["usage"]["completion_tokens"] for one in answers) == [4, 120]
     assert up.models()["slow"]["desired"] == 1
 
 
