@@ -27,6 +27,7 @@ class UpOptions:
     routers: int = 1
     durability: Literal["strict", "relaxed"] = "strict"
     log_level: str = "info"
+    log_format: str = "json"
     stop_seconds: float = 30.0
 
 
@@ -35,11 +36,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ready: `base_url`, `admin_url`, `ops_url`. model: `name`, `deployment`, `phase`, `detail`,
     `since` (seconds since the epoch), `warning`. error: `message`, and `name` of the model or
-    part where it has one. warning: `warning`. stopped: nothing, or `message` with the reason.
+    part where it has one. warning: `warning`. stopping: nothing. stopped: nothing, or `message` with the reason.
     """
 
     ts: float
-    event: Literal["ready", "model", "error", "warning", "stopped"]
+    event: Literal["ready", "model", "error", "warning", "stopping", "stopped"]
     name: str = ""
     deployment: str = ""
     phase: str = ""
