@@ -11,7 +11,17 @@ from typing import Annotated
 import typer
 
 from tidegate_billing import settings as config
-from tidegate_operator.cli import audit, budgets, credit, keys, options, prices, webhooks, who
+from tidegate_operator.cli import (
+    audit,
+    budgets,
+    cache,
+    credit,
+    keys,
+    options,
+    prices,
+    webhooks,
+    who,
+)
 from tidegate_operator.cli.failure import CommandError
 from tidegate_operator.cli.options import AdminUrl, Data, Json, Tenant
 
@@ -34,6 +44,7 @@ app.add_typer(prices.ledger, name="ledger")
 app.add_typer(credit.app, name="credit")
 app.add_typer(budgets.app, name="budget")
 app.add_typer(webhooks.app, name="webhook")
+app.add_typer(cache.app, name="cache")
 
 ROUTERS_HELP = "How many; the first has the gateway's port, the others any free one each."
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}

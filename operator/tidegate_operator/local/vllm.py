@@ -7,11 +7,12 @@ that names no model); the reasons are those a cluster would give.
 
 import asyncio
 import os
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from tidegate_operator.local import machine, tokens
+from tidegate_operator.local import machine, shelf, tokens
 from tidegate_operator.local.engines import Command, PrepareError, Progress, Seen, Start
 from tidegate_runtime.contract.spec import ModelDeployment
 from tidegate_runtime.engines.vllm import args, environment, memory, phases, sources, weights
@@ -29,6 +30,8 @@ class Vllm:
         self._python: Path | None = None
         self._model: Path | None = None
         self._need: memory.Need | None = None
+        self._held: list[int] = []
+        weakref.finalize(self, shelf.release, self._held)
 
     async def prepare(self, progress: Progress) -> None:
         """Installs vLLM and fetches or converts the model, as far as that is still to be done.
@@ -52,6 +55,15 @@ class Vllm:
         except steps.PrepareError as error:
             raise _refusal(error, "ImagePullBackOff") from error
         self._python = found.python
+        self._hold(found.python, self._model)
+
+    def _hold(self, python: Path, made: Path) -> None:
+        """Keeps `tidegate cache prune` away from what is used, as long as this lives."""
+        shelf.release(self._held)
+        model = self._one.spec.model
+        raw = sources.here(sources.parse(model.uri, model.revision), self._cache)
+        for path in (python, made, *([raw] if raw else [])):
+            self._held += shelf.hold(self._cache, path)
 
     def command(self, start: Start) -> Command:
         """vLLM's server, on loopback, behind its guard.
