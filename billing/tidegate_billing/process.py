@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -9,8 +10,18 @@ from typing import Final
 
 import structlog
 
+from tidegate_billing import settings
+
+FORMATS: Final = ("json", "text")
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _PR_SET_PDEATHSIG: Final = 1
+
+
+def _rendered(form: str) -> list[structlog.typing.Processor]:
+    if form == "json":
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    plain = structlog.dev.plain_traceback
+    return [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=plain)]
 
 
 class _Structured(logging.Handler):
@@ -22,14 +33,17 @@ class _Structured(logging.Handler):
         log.log(record.levelno, "library", message=text, exc_info=record.exc_info)
 
 
-def log_to_stderr(level: str) -> None:
-    """One JSON line an event, at `level` (a key of LEVELS) and above."""
+def log_to_stderr(level: str, environ: Mapping[str, str] = os.environ) -> None:
+    """One line an event, at `level` (a key of LEVELS) and above: JSON, or text for people.
+
+    Raises SettingError where the environment's TIDEGATE_LOG_FORMAT is neither."""
+    given = environ.get(settings.PREFIX + "LOG_FORMAT") or "json"
+    form = settings.choice({"LOG_FORMAT": given}, "LOG_FORMAT", "json", FORMATS)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
+            *_rendered(form),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),

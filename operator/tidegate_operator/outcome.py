@@ -28,6 +28,7 @@ REASONS = frozenset(
         "ModelUnavailable",
         "NodeLost",
         "OOMKilled",
+        "OutOfMemory",
         "PodsRefused",
         "QuotaExceeded",
         "RunContainerError",

@@ -14,6 +14,7 @@ from tidegate_billing import settings as config
 from tidegate_operator.cli import (
     audit,
     budgets,
+    cache,
     credit,
     keys,
     measure,
@@ -45,6 +46,7 @@ app.add_typer(prices.ledger, name="ledger")
 app.add_typer(credit.app, name="credit")
 app.add_typer(budgets.app, name="budget")
 app.add_typer(webhooks.app, name="webhook")
+app.add_typer(cache.app, name="cache")
 app.add_typer(measure.app, name="bench")
 operate.register(app)
 

@@ -6,7 +6,7 @@ there is a terminal: a service that writes to a log carries none of it.
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, cast
 
@@ -24,7 +24,7 @@ def options(
     data = Path(values["DATA"]) if "DATA" in values else default_data(environ)
     cache = Path(values["CACHE"]) if "CACHE" in values else default_cache(environ)
     durability = config.choice(values, "DURABILITY", "strict", ("strict", "relaxed"))
-    levels = ("debug", "info", "warning", "error")
+    levels, forms = ("debug", "info", "warning", "error"), ("json", "text")
     return local.UpOptions(
         files=files,
         data=data.expanduser().absolute(),
@@ -36,6 +36,7 @@ def options(
         routers=config.integer(values, "ROUTERS", 1, 1, 16),
         durability=cast("Literal['strict', 'relaxed']", durability),
         log_level=config.choice(values, "LOG_LEVEL", "info", levels),
+        log_format=config.choice(values, "LOG_FORMAT", "json", forms),
     )
 
 
@@ -49,10 +50,17 @@ def _ops_port(values: Mapping[str, str]) -> int:
 
 def up(chosen: local.UpOptions, *, as_json: bool) -> int:
     """Run the platform until it is told to stop. The exit status."""
+    from tidegate_operator.local.notify import telling
+
+    def run(report: Callable[[local.Event], None]) -> int:
+        return local.run(chosen, telling(report, os.environ))
+
     if as_json:
-        return local.run(chosen, print_event)
+        return run(print_event)
     if not sys.stdout.isatty() or os.environ.get("TERM", "") == "dumb":
-        return local.run(chosen, print_line)
+        # A service's log is read by whatever reads its parts' logs.
+        chose_json = os.environ.get("TIDEGATE_LOG_FORMAT") == "json"
+        return run(print_event if chose_json else print_line)
     from tidegate_operator.cli import platform
     from tidegate_operator.cli.keyboard import Keyboard
     from tidegate_operator.cli.screen import Screen
@@ -62,7 +70,7 @@ def up(chosen: local.UpOptions, *, as_json: bool) -> int:
 
     screen = Screen(connect=connect, keyboard=Keyboard.opened())
     try:
-        return local.run(chosen, screen.report)
+        return run(screen.report)
     finally:
         screen.close()
 
@@ -94,6 +102,8 @@ def sentence(event: local.Event) -> str:
         return event.message
     if event.event == "warning":
         return f"warning: {event.warning}"
+    if event.event == "stopping":
+        return "stopping: what runs may finish"
     return f"stopped: {event.message}" if event.message else "stopped"
 
 

@@ -77,6 +77,7 @@ def specs(
         "TIDEGATE_INTERNAL_TOKEN": secrets.internal,
         "TIDEGATE_KEY_PEPPER": secrets.pepper,
         "TIDEGATE_LOG_LEVEL": options.log_level,
+        "TIDEGATE_LOG_FORMAT": options.log_format,
         leftovers.MARK: leftovers.mark(options.data),
     }
     env = environment.for_part(inherited, own)

@@ -68,7 +68,10 @@ class Engine(Protocol):
         """
 
     def command(self, start: Start) -> Command:
-        """The process to start. Pure; only after `prepare`."""
+        """The process to start; only after `prepare`. Quick, for somebody waits.
+
+        Raises PrepareError where this machine cannot hold it now.
+        """
 
     def seen(self, line: str, now: float) -> Seen | None:
         """What a line of output tells; None for most. Pure."""

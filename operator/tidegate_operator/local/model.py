@@ -17,7 +17,7 @@ from tidegate_operator.autoscale import Sample, State, decide
 from tidegate_operator.demand import Total
 from tidegate_operator.drain import busy, mark
 from tidegate_operator.local import enginelog, replacing, stopping
-from tidegate_operator.local.engines import Start
+from tidegate_operator.local.engines import PrepareError, Start
 from tidegate_operator.local.options import Event
 from tidegate_operator.local.plan import Plan
 from tidegate_operator.local.preparing import prepare
@@ -252,22 +252,29 @@ class Model:
         if self.total.held_since:
             # A wait that no start could shorten (weights, back-off) is not ours.
             held_at = max(self.total.held_since, self.prepared_at, self.retry.at)
-        for _ in range(count):
+        trouble: tuple[str, str] | None = None
+        started: list[Running] = []
+        while len(started) < count and trouble is None:
             try:
-                run = self._exec(start_id, held_at)
+                started.append(self._exec(start_id, held_at))
+            except PrepareError as error:
+                trouble = (error.reason, str(error))
             except (OSError, PortInUseError) as error:
-                self.start_failed(
-                    start_id, "EngineExited", f"the engine cannot be started: {error}"
-                )
-                return
+                trouble = ("EngineExited", f"the engine cannot be started: {error}")
+        if started:
+            self._began(start_id, started)
+        if trouble is not None:
+            self.start_failed(start_id, *trouble)
+
+    def _began(self, start_id: str, started: list[Running]) -> None:
+        for run in started:
             self.runs[run.id] = run
             whose = Whose(self.deployment, run.id, self.plan.pricing.model, self.plan.pricing.owner)
             self.site.lives.begin(whose, run.exec_at, run.exec_at)
         self.view = msgspec.structs.replace(self.view, start_id=start_id, failure=None)
         self.publish()
-        for run in self.runs.values():
-            if run.view.start_id == start_id:
-                self.site.started(run)
+        for run in started:
+            self.site.started(run)
 
     def _exec(self, start_id: str, held_at: float) -> Running:
         self._count += 1

@@ -27,6 +27,7 @@ class UpOptions:
     routers: int = 1
     durability: Literal["strict", "relaxed"] = "strict"
     log_level: str = "info"
+    log_format: str = "json"
     stop_seconds: float = 30.0
 
 
@@ -36,12 +37,12 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ready: `base_url`, `admin_url`, `ops_url`. model: `name`, `deployment`, `phase`, `detail`,
     `since` (seconds since the epoch), `warning`. error: `message`, and `name` of the model or
     part where it has one, or `file`, `line` (from 1) and `field` of what is wrong in a file. file:
-    `file` that is good again, `message`. warning: `warning`. stopped: nothing, or `message` with the
-    reason. A model's last event has the phase `Removed`.
+    `file` that is good again, `message`. warning: `warning`. stopping: nothing. stopped: nothing, or
+    `message` with the reason. A model's last event has the phase `Removed`.
     """
 
     ts: float
-    event: Literal["ready", "model", "error", "file", "warning", "stopped"]
+    event: Literal["ready", "model", "error", "file", "warning", "stopping", "stopped"]
     name: str = ""
     deployment: str = ""
     phase: str = ""

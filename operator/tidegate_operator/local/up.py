@@ -353,6 +353,7 @@ class Platform:
 
     async def _end(self) -> None:
         self._stop.set()
+        self._report(Event(ts=time.time(), event="stopping"))
         orderly = asyncio.create_task(self._orderly())
         kill = asyncio.create_task(self._kill.wait())
         await asyncio.wait({orderly, kill}, return_when=asyncio.FIRST_COMPLETED)

@@ -5,15 +5,17 @@ cured by waiting (a registry that cannot be reached) is told apart from what can
 that names no model); the reasons are those a cluster would give.
 """
 
+import asyncio
 import os
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from tidegate_operator.local import tokens
+from tidegate_operator.local import machine, shelf, tokens
 from tidegate_operator.local.engines import Command, PrepareError, Progress, Seen, Start
 from tidegate_runtime.contract.spec import ModelDeployment
-from tidegate_runtime.engines.vllm import args, environment, phases, sources
+from tidegate_runtime.engines.vllm import args, environment, memory, phases, sources, weights
 from tidegate_runtime.engines.vllm import progress as steps
 
 
@@ -27,6 +29,9 @@ class Vllm:
         self._one, self._env, self._cache = one, env, cache
         self._python: Path | None = None
         self._model: Path | None = None
+        self._need: memory.Need | None = None
+        self._held: list[int] = []
+        weakref.finalize(self, shelf.release, self._held)
 
     async def prepare(self, progress: Progress) -> None:
         """Installs vLLM and fetches or converts the model, as far as that is still to be done.
@@ -41,23 +46,57 @@ class Vllm:
             self._model = await sources.prepare(
                 model.uri, model.revision, self._cache, _told(progress), token
             )
+            self._need = await asyncio.to_thread(self._estimate, self._model)
         except steps.PrepareError as error:
             raise _refusal(error, "ModelUnavailable") from error
+        self._fits(machine.memory().total, "is all there is")
         try:
             found = await environment.install(self._cache, _told(progress))
         except steps.PrepareError as error:
             raise _refusal(error, "ImagePullBackOff") from error
         self._python = found.python
+        self._hold(found.python, self._model)
+
+    def _hold(self, python: Path, made: Path) -> None:
+        """Keeps `tidegate cache prune` away from what is used, as long as this lives."""
+        shelf.release(self._held)
+        model = self._one.spec.model
+        raw = sources.here(sources.parse(model.uri, model.revision), self._cache)
+        for path in (python, made, *([raw] if raw else [])):
+            self._held += shelf.hold(self._cache, path)
 
     def command(self, start: Start) -> Command:
-        """vLLM's server, on loopback, behind its guard."""
+        """vLLM's server, on loopback, behind its guard.
+
+        Raises PrepareError where the memory that is free now cannot hold it."""
         assert self._python is not None
         assert self._model is not None
+        self._fits(machine.memory().available, "is free now")
+        made = self._made(start, self._python, self._model)
+        return Command(made.argv, made.env)
+
+    def _estimate(self, model: Path) -> memory.Need | None:
+        """What it needs; None where that is not known. Raises SourceError for damaged weights."""
         spec = self._one.spec
-        made = args.command(
+        shape = memory.read_shape(model)
+        found = weights.read(model)
+        if shape is None or _device(self._one) == "gpu":
+            return None
+        made = self._made(Start("", 0, "unused", Path()), Path(), model)
+        told = memory.settings(made.argv, made.env, spec.scaling.concurrency_limit)
+        return memory.need(found, shape, told)
+
+    def _fits(self, size: int, whose: str) -> None:
+        """Raises PrepareError, with the arithmetic, where `size` bytes are not enough."""
+        if self._need is not None and (words := memory.refusal(self._need, size, whose)):
+            raise PrepareError("OutOfMemory", words)
+
+    def _made(self, start: Start, python: Path, model: Path) -> args.Command:
+        spec = self._one.spec
+        return args.command(
             args.Serve(
-                python=self._python,
-                model=self._model,
+                python=python,
+                model=model,
                 names=(self._one.served_name, *spec.model.aliases),
                 port=start.port,
                 guard_secret=start.guard,
@@ -66,13 +105,12 @@ class Vllm:
                 task=_task(self._one),
                 # Bound threads are a tenth faster, but two replicas must not share their cores.
                 cpus=_cores() if spec.scaling.max_replicas == 1 else (),
-                device="cpu" if spec.resources.profile.partition(":")[0] == "cpu" else "gpu",
+                device=_device(self._one),
                 args=tuple(spec.engine.args),
                 env=self._env,
             ),
             os.environ,
         )
-        return Command(made.argv, made.env)
 
     def seen(self, line: str, now: float) -> Seen | None:
         """A phase, or that it can answer."""
@@ -80,6 +118,10 @@ class Vllm:
         if phase is None:
             return None
         return Seen("", now) if phase == "ready" else Seen(phase)
+
+
+def _device(one: ModelDeployment) -> args.Device:
+    return "cpu" if one.spec.resources.profile.partition(":")[0] == "cpu" else "gpu"
 
 
 def _cores() -> tuple[int, ...]:

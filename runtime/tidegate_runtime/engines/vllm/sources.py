@@ -130,7 +130,7 @@ def prepared(uri: str, revision: str, cache: Path) -> Path | None:
     Raises SourceError if the address itself is wrong."""
     source = parse(uri, revision)
     try:
-        raw = _here(source, cache)
+        raw = here(source, cache)
         if raw is None or not _is_gguf(raw):
             return raw if raw and _is_model(raw) else None
         target = _converted(raw, cache)
@@ -164,7 +164,8 @@ async def _brought(source: Source, cache: Path, token: str, progress: Report) ->
     return await hub.fetch(source, cache, token, progress)
 
 
-def _here(source: Source, cache: Path) -> Path | None:
+def here(source: Source, cache: Path) -> Path | None:
+    """What a source is before any conversion, if it is on this machine; None = it is not."""
     if isinstance(source, FileSource):
         return source.path
     if isinstance(source, PackageSource):

@@ -1,0 +1,68 @@
+"""How much memory this process and its children may use: the machine's, or less in a control group.
+
+A systemd unit with `MemoryMax=` and a container both live in a control group, whose limit
+/proc/meminfo does not show. Version 1 and version 2 of them are read alike.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Memory(NamedTuple):
+    """In bytes. `available` is what could be taken now without swapping."""
+
+    total: int
+    available: int
+
+
+_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_V2 = ("memory.max", "memory.current", "inactive_file")
+
+
+def memory(root: Path = Path("/")) -> Memory:
+    """What there is now. Raises OSError where there is no /proc."""
+    found = _meminfo((root / "proc/meminfo").read_text())
+    for folder, names in _groups(root):
+        limit, used = _limited(folder, names)
+        if 0 < limit < found.total:
+            found = Memory(limit, min(found.available, max(0, limit - used)))
+    return found
+
+
+def _meminfo(text: str) -> Memory:
+    rows = {line.partition(":")[0]: line.split()[1] for line in text.splitlines() if ":" in line}
+    return Memory(int(rows["MemTotal"]) * 1024, int(rows["MemAvailable"]) * 1024)
+
+
+def _groups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
+    """Each memory control group this process is in: its own, and all above it."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            base, names = root / "sys/fs/cgroup", _V2
+        elif "memory" in controllers.split(","):
+            base, names = root / "sys/fs/cgroup/memory", _V1
+        else:
+            continue
+        own = base / path.lstrip("/")
+        for folder in (own, *own.parents):
+            if folder.is_relative_to(base):
+                yield folder, names
+
+
+def _limited(folder: Path, names: tuple[str, str, str]) -> tuple[int, int]:
+    """The group's limit (0 = none) and what of it is used, without what can be dropped at once."""
+    limit_file, used_file, idle_name = names
+    try:
+        limit = (folder / limit_file).read_text().strip()
+        used = int((folder / used_file).read_text())
+        rows = [line.split() for line in (folder / "memory.stat").read_text().splitlines()]
+    except (OSError, ValueError):
+        return 0, 0
+    idle = sum(int(row[1]) for row in rows if len(row) == 2 and row[0] == idle_name)
+    return (int(limit) if limit.isdigit() else 0), max(0, used - idle)
