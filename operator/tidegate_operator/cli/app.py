@@ -128,6 +128,21 @@ def up(
 
 
 @app.command()
+def doctor(
+    data: Data = None,
+    cache: Annotated[Path | None, typer.Option(help="Engines and converted models.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check this machine, and say what to do where something is amiss."""
+    from tidegate_operator.cli import up as command
+    from tidegate_operator.cli.doctor import doctor as examine
+
+    flags = {"DATA": str(data) if data else None, "CACHE": str(cache) if cache else None}
+    values = config.read(flags, os.environ)
+    raise typer.Exit(examine(command.options((), values, os.environ), as_json=as_json))
+
+
+@app.command()
 def demo(
     engine: Annotated[str, typer.Option(help="vllm (a real model) | sim")] = "vllm",
     wakes: Annotated[int, typer.Option(min=1, max=10_000, help="Wakes from zero.")] = 2,
