@@ -41,7 +41,6 @@ from tidegate_runtime.engines.vllm.progress import DiskError, FetchError, Prepar
 MARK: Final = "tidegate-hub "
 TOKEN: Final = "HF_TOKEN"  # noqa: S105 - a variable's name
 AT_ONCE: Final = 4
-STEP_BYTES: Final = 4 * 2**20
 CHUNK: Final = 2**20
 """What is lost of a file when the process is killed: the library writes whole chunks, of ten
 megabytes if it is not told otherwise."""
@@ -112,7 +111,7 @@ class Counted:
     def add(self, size: int) -> None:
         """So many bytes more (or, below zero, less) are here."""
         self._here += size
-        if abs(self._here - self._told) >= min(STEP_BYTES, self._total / 100):
+        if abs(self._here - self._told) >= max(CHUNK, self._total / 100):  # a hundred lines at most
             self._told = self._here
             fraction = min(max(self._here / self._total, 0.0), 1.0)
             say(Line(step=Step(detail=self._detail, fraction=fraction)))
