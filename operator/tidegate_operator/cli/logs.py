@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tidegate_operator.cli import platform
+from tidegate_operator.cli import interrupts, platform
 from tidegate_operator.cli.failure import CommandError
 from tidegate_operator.local import enginelog
 
@@ -51,6 +51,7 @@ def follow(where: Path, replica: str | None, lines: int) -> None:
     seen = {file: size(file) for file in enginelog.replicas(where)}
     if first is not None:
         _print(tail(first, lines))
+    interrupts.hear()
     try:
         while True:
             for file in enginelog.replicas(where):

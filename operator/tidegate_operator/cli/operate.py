@@ -29,12 +29,13 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show what the local platform does: phases, load, tokens per second, cost so far."""
-    from tidegate_operator.cli import board, screen, watching
+    from tidegate_operator.cli import board, interrupts, screen, watching
 
     if watch and as_json:
         raise typer.BadParameter("--watch and --json do not go together; poll `status --json`")
     with options.client(data, None) as client:
         if watch:
+            interrupts.hear()
             screen.watch(client)
             return None
         seen = watching.Watching(client).look()
@@ -81,7 +82,10 @@ def chat(
 ) -> None:
     """Talk with a model; see what each answer takes and costs (key: TIDEGATE_API_KEY)."""
     from tidegate_operator.cli import chat as command
+    from tidegate_operator.cli import interrupts
     from tidegate_operator.cli.talk import Talk
+
+    interrupts.hear()
 
     values = config.read({"BASE_URL": base_url}, os.environ)
     if data and not base_url:  # a flag wins over the environment's other way to a platform

@@ -8,9 +8,9 @@ again. Then both sides of the ledger are read and must agree to the token, or th
 import signal
 import sys
 from collections.abc import Mapping
-from types import FrameType
 from typing import Any
 
+from tidegate_operator.cli import interrupts
 from tidegate_operator.cli.demo.play import Play, blank
 from tidegate_operator.cli.demo.story import Story, Told
 from tidegate_operator.cli.failure import CommandError
@@ -19,9 +19,8 @@ from tidegate_operator.cli.tables import print_json
 
 def run(engine: str, wakes: int, *, as_json: bool, cache: str | None) -> int:
     """Play the demo and show its result. 0 only where the numbers close."""
-    # SIGINT by name, too: a shell's background job is born deaf to it.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    # A `kill` ends the demo the way Ctrl-C does: with everything it started.
+    interrupts.hear(signal.SIGINT, signal.SIGTERM)
     story = Story() if as_json else Told()
     result: Mapping[str, Any]
     status = 1
@@ -41,8 +40,3 @@ def run(engine: str, wakes: int, *, as_json: bool, cache: str | None) -> int:
     if result["error"]:
         print(f"error: {result['error']}", file=sys.stderr)
     return status
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """A `kill` ends the demo the way Ctrl-C does: with everything it started."""
-    raise KeyboardInterrupt
