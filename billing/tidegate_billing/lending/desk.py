@@ -65,9 +65,14 @@ def _named(connection: Connection, names: Iterable[str], now: int) -> tuple[Pots
 
 
 def _check(connection: Connection, router: str, session: int) -> None:
-    known = connection.execute(select(SESSION.c.session).where(SESSION.c.router == router))
-    if known.scalar() != session:
+    if _session(connection, router) != session:
         raise SessionOver(router)
+
+
+def _session(connection: Connection, router: str) -> int | None:
+    """The session that a router speaks in; None: it has not begun one."""
+    known = connection.execute(select(SESSION.c.session).where(SESSION.c.router == router))
+    return known.scalar()
 
 
 def _held(connection: Connection, router: str) -> tuple[Pots, dict[str, str]]:
@@ -109,8 +114,7 @@ def heard(connection: Connection, word: LeaseWord, now: int) -> LeaseKept | None
     """What a router says with its usage, which is in the ledger by now. Raises MoneyError."""
     if word.holds is not None:
         return _begin(connection, word.router, word.session, parsed(word.holds), now)
-    known = connection.execute(select(SESSION.c.session).where(SESSION.c.router == word.router))
-    if word.spent and known.scalar() == word.session:
+    if word.spent and _session(connection, word.router) == word.session:
         before, tenant_of = _held(connection, word.router)
         after = leases.agree(before, word.router, parsed(word.spent))
         pots.write(connection, tenant_of, before, after)
@@ -122,8 +126,7 @@ def _begin(
 ) -> LeaseKept:
     """A router's leases begin anew with what it holds. Said again, it is as it was: a batch may come twice,
     and late."""
-    known = connection.execute(select(SESSION.c.session).where(SESSION.c.router == router))
-    if known.scalar() == session:
+    if _session(connection, router) == session:
         had, _ = _held(connection, router)
         left = {name: pot.leases[router].outstanding for name, pot in had.items()}
         return LeaseKept(kept=shown(left), ends_in=leases.TERM)
