@@ -22,6 +22,7 @@ REASONS = frozenset(
         "CreateContainerConfigError",
         "CreateContainerError",
         "EngineExited",
+        "EngineHung",
         "ImagePullBackOff",
         "InvalidImageName",
         "ModelNotFound",

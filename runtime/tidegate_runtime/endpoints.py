@@ -16,6 +16,7 @@ from tidegate_runtime.contract.links import (
     ReplicaState as State,
 )
 from tidegate_runtime.hold import HoldQueue
+from tidegate_runtime.stall import Silence
 from tidegate_runtime.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ class ReplicaState:
     """One replica: its address, its connections, and what runs on it."""
 
     __slots__ = (
-        "answer_error", "answered_at", "first_forward", "gone", "guard", "host", "host_header",
-        "id", "idle", "in_flight", "port", "probe", "start_id", "state", "suspect_until", "told",
+        "answer_error", "answered_at", "first_forward", "gone", "guard", "heard_at", "host", "host_header",
+        "hung", "hung_at", "id", "idle", "in_flight", "model", "port", "probe", "silence", "start_id", "state",
+        "suspect_until", "tells", "told",
     )  # fmt: skip
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: Replica, model: "ModelState") -> None:
+        self.model = model
         parts = urlsplit(replica.url)
         self.told = replica
         self.id = replica.id
@@ -50,6 +53,10 @@ class ReplicaState:
         self.first_forward = 0.0
         self.suspect_until = inf if replica.lost else 0.0
         self.gone = False
+        self.silence = Silence()
+        self.heard_at = self.hung_at = 0.0
+        self.hung = ""
+        self.tells = False
         self.idle: list[Upstream] = []
         self.probe: asyncio.Task[None] | None = None
 
@@ -64,9 +71,14 @@ class ReplicaState:
     @property
     def usable(self) -> bool:
         """It has answered (here or to another router), and it is not leaving."""
-        if self.gone or self.state == "draining":
+        if self.gone or self.hung or self.state == "draining":
             return False
         return self.state == "ready" or self.answered_at > 0
+
+    def heard(self, at: float) -> None:
+        """Its engine has done something for a request, at `at` by the loop's clock (0: it has not)."""
+        if at > self.heard_at:
+            self.heard_at, self.silence = at, Silence()
 
     def keep(self, connection: Upstream) -> bool:
         """Keep a connection for the next request, where there is one to come."""
@@ -95,7 +107,7 @@ class ReplicaState:
         return (
             told
             and self.state == "ready"
-            and not (self.in_flight or self.gone or self.answer_error)
+            and not (self.in_flight or self.gone or self.answer_error or self.hung)
         )
 
     def demand(self) -> ReplicaDemand:
@@ -108,6 +120,7 @@ class ReplicaState:
             answered_at=self.answered_at,
             answer_error=self.answer_error,
             first_forward=self.first_forward,
+            hung=self.hung,
         )
 
 
@@ -159,7 +172,7 @@ def merge(
             continue
         changed = True
         if state is None:
-            state = known[replica.id] = ReplicaState(replica)
+            state = known[replica.id] = ReplicaState(replica, model)
         else:
             state.renew(replica)
         if state.probe is None:

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 MAX_ATTEMPTS: Final = 4
 Done = Callable[[], None] | None
 UNREACHABLE_SECONDS: Final = 20.0
-SILENT_SECONDS: Final = 600.0
 _RETRYABLE: Final = frozenset({502, 503, 504})
 
 
@@ -42,9 +41,9 @@ class Exchange:
     """One admitted request. Ends exactly once, in `_end`."""
 
     __slots__ = (
-        "_attempt", "_content_type", "_forwarded", "_parts", "_replica", "_reply", "_scanner", "_slot",
-        "_status", "_tail", "_upstream", "body", "connect_until", "draw", "ended", "failed", "front", "gate", "heard_at",
-        "incoming", "key", "model", "request", "since", "started", "ticket", "tries", "unreached",
+        "_attempt", "_content_type", "_forwarded", "_parts", "_reply", "_scanner", "_slot",
+        "_status", "_tail", "_upstream", "body", "connect_until", "draw", "ended", "failed", "fed_at", "front", "gate", "heard_at",
+        "incoming", "key", "model", "replica", "request", "since", "started", "ticket", "tries", "unreached",
     )  # fmt: skip
 
     def __init__(
@@ -60,14 +59,14 @@ class Exchange:
         self.body = body
         self.started = time.time()
         self.since = gate.loop.time()
-        self.heard_at = self.since
+        self.heard_at, self.fed_at = self.since, 0.0
         self.ticket: Ticket[Exchange] | None = None
         self.tries = self.unreached = 0
         self.failed: set[str] = set()
         self.ended = False
         self.draw: Draw | None = None
         self._attempt: Usage | None = None
-        self._replica: ReplicaState | None = None
+        self.replica: ReplicaState | None = None
         self.connect_until = 0.0
         self._upstream: Upstream | None = None
         self._slot = -1
@@ -117,8 +116,8 @@ class Exchange:
             self.refuse(self.gate.unmetered())
             return
         self._attempt = attempt
-        self.heard_at = self.gate.loop.time()
-        self._replica = replica
+        self.heard_at, self.fed_at = self.gate.loop.time(), 0.0
+        self.replica = replica
         replica.in_flight += 1
         self.model.in_flight += 1
         self.gate.dialer.connect(self, replica)
@@ -150,8 +149,7 @@ class Exchange:
     @bounded
     def answer_head(self, status: int, content_type: bytes) -> None:
         """The answer's head: decides how its body is read."""
-        self._status = status
-        self._content_type = content_type
+        self._status, self._content_type = status, content_type
         request = self.request
         if status == 200 and request.stream and content_type.startswith(b"text/event-stream"):
             self._scanner = Scanner(
@@ -166,6 +164,7 @@ class Exchange:
         if scanner is None:
             self._parts.append(data)
             return
+        self.fed_at = self.heard_at
         try:
             out = scanner.feed(data)
         except MalformedAnswer as exc:
@@ -225,6 +224,7 @@ class Exchange:
             self._retry(str(exc), stale=False)
             return
         self._parts[:] = [body]
+        self.fed_at = self.heard_at
         self._settle("completed", counts, self._plain_done)
 
     @bounded
@@ -232,7 +232,7 @@ class Exchange:
         self._answer(200, self._parts[0], self._content_type or http1.JSON)
 
     def _error_end(self) -> None:
-        replica = self._replica
+        replica = self.replica
         leaving = replica is None or not replica.usable
         if self._status in _RETRYABLE or (self._status == 500 and leaving):
             self._retry(f"the engine answered {self._status}", stale=False)
@@ -256,7 +256,7 @@ class Exchange:
             return
         if not stale:
             self.failed.add(attempt.replica)
-            self.gate.suspect(self.model, self._replica, reason)
+            self.gate.suspect(self.model, self.replica, reason)
         self._drop_upstream()
         self._settle("failed", None, None, reason="retry")
         if self.tries - self.unreached < MAX_ATTEMPTS:
@@ -297,19 +297,18 @@ class Exchange:
         if self._upstream is not None:
             self._upstream.pause(paused)
 
-    def silent(self, now: float) -> bool:
-        """The engine has said nothing for too long."""
-        if self.front.paused:  # we do not listen
-            self.heard_at = now
-        return self._attempt is not None and now - self.heard_at > SILENT_SECONDS
-
     @bounded
-    def give_up(self) -> None:
-        """End an attempt whose engine is silent."""
+    def give_up(self, reason: str) -> None:
+        """End an attempt of which the engine says nothing."""
         if self._forwarded:
-            self._break("the engine fell silent")
+            self._break(reason)
         else:
-            self._retry("the engine did not answer", stale=False)
+            self._retry(reason, stale=False)
+
+    def hung(self) -> None:
+        """Its engine hangs. That costs two tries: it may be this very request that it hangs on."""
+        self.tries += 1
+        self.give_up("the engine hangs")
 
     # Settlement
 
@@ -338,10 +337,11 @@ class Exchange:
 
     def _release(self) -> None:
         """Give back the place at the very replica it was taken from, whatever the world says now."""
-        replica, self._replica = self._replica, None
+        replica, self.replica = self.replica, None
         self.model.in_flight -= 1
         if replica is not None:
             replica.in_flight -= 1
+            replica.heard(self.fed_at)
             if replica.state == "draining" and not replica.in_flight:
                 self.gate.news.set()  # the operator waits for just this
         self.gate.freed(self.model)
@@ -386,7 +386,7 @@ class Exchange:
             self.refuse(PlatformError(500, "internal_error", "Tidegate failed on this request."))
         finally:
             if not self.ended:  # even that failed: the journal's next life settles it
-                if self._replica is not None:
+                if self.replica is not None:
                     self._release()
                 self._end(500)
                 self.front.close()

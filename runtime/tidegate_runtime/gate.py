@@ -30,6 +30,7 @@ from tidegate_runtime.hold import Ticket
 from tidegate_runtime.meter import Meter
 from tidegate_runtime.roster import suspended
 from tidegate_runtime.route import Wait, least_load
+from tidegate_runtime.stall import Stalls
 from tidegate_runtime.tenants import Tenants
 from tidegate_runtime.till import Till
 
@@ -62,6 +63,7 @@ class Gate:
         self.heard_at = self.loop.time()
         self.probe_started: Callable[[ModelState, ReplicaState], None] = lambda model, replica: None
         self.dialer = Dialer(self.loop)
+        self.stalls = Stalls(self)
         self.account: Account | None = None
         """Who answers tenants' questions of their usage; None: there is no billing."""
         self.till: Till | None = None
@@ -296,9 +298,9 @@ class Gate:
         now = self.loop.time()
         for front in list(self.fronts):
             front.sweep(now)
-        for exchange in [e for e in self.live if e.silent(now)]:
-            exchange.give_up()
+        self.stalls.sweep(list(self.live), now)
         for model in self.models.values():
+            self.stalls.readmit(model.replicas.values(), now)
             if model.queue:
                 self._sweep_queue(model, now)
         if self.till is not None:

@@ -14,6 +14,7 @@ import structlog
 
 from tidegate_billing.usage import Outcome, Usage, uuid7
 from tidegate_runtime import http1, openai
+from tidegate_runtime.ask import BROKEN, ask, get
 from tidegate_runtime.endpoints import ModelState, ReplicaState
 from tidegate_runtime.gate import Gate
 from tidegate_runtime.settlement import settlement
@@ -24,9 +25,6 @@ log = structlog.get_logger()
 INTERVAL: Final = 0.05
 HEALTH_SECONDS: Final = 2.0
 ANSWER_SECONDS: Final = 120.0
-_LIMIT: Final = 16 * 1024 * 1024
-_BROKEN: Final = (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
-"""What a replica that does not (yet) speak HTTP does to us; TimeoutError is an OSError."""
 
 
 class _Model(msgspec.Struct):
@@ -73,20 +71,19 @@ class Prober:
         )
         try:
             async with asyncio.timeout(HEALTH_SECONDS):
-                status, _ = await _ask(replica, request)
-        except _BROKEN:
+                status, _ = await ask(replica, request)
+        except BROKEN:
             return False
         return status == 200
 
     @staticmethod
     async def _learn(model: ModelState, replica: ReplicaState) -> None:
         """Learn how many tokens the model takes, where its engine says so as vLLM does."""
-        request = b"GET /v1/models HTTP/1.1\r\nhost: %b\r\nauthorization: Bearer %b\r\nconnection: close\r\n\r\n"
         try:
             async with asyncio.timeout(HEALTH_SECONDS):
-                _, answer = await _ask(replica, request % (replica.host_header, replica.guard))
+                _, answer = await ask(replica, get(replica, "/v1/models"))
             listed = msgspec.json.decode(answer, type=_Listed).data
-        except (*_BROKEN, msgspec.MsgspecError):
+        except (*BROKEN, msgspec.MsgspecError):
             return
         model.context = max((one.max_model_len or 0 for one in listed), default=0)
 
@@ -113,14 +110,14 @@ class Prober:
         outcome: Outcome = "failed"
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                status, answer = await _ask(replica, head + body)
+                status, answer = await ask(replica, head + body)
             counts = usage_of(answer) if status == 200 else None
             outcome = "completed" if counts else "failed"
             said = answer[:500].decode(errors="replace")
             error = "" if counts else f"the readiness request was answered {status}: {said}"
         except TimeoutError:
             error = f"the readiness request had no answer in {ANSWER_SECONDS:.0f} s"
-        except _BROKEN as exc:
+        except BROKEN as exc:
             error = f"the readiness request failed: {exc}"
         finally:  # also when the replica leaves meanwhile, which cancels this task
             settled = settlement(
@@ -145,34 +142,3 @@ def _question(model: ModelState) -> tuple[str, bytes]:
         return openai.EMBEDDINGS, msgspec.json.encode({"model": name, "input": "ready"})
     question = {"model": name, "max_tokens": 1, "prompt": "ready"}
     return openai.COMPLETIONS, msgspec.json.encode(question)
-
-
-async def _ask(replica: ReplicaState, request: bytes) -> tuple[int, bytes]:
-    """One request on a connection of its own: (status, body). Raises OSError, ValueError."""
-    reader, writer = await asyncio.open_connection(replica.host, replica.port)
-    try:
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        status = int(head[9:12])
-        lower = head.lower()
-        at = lower.find(b"\r\ncontent-length:")
-        if at >= 0:
-            length = int(lower[at + 17 : lower.index(b"\r", at + 17)])
-            return status, await reader.readexactly(min(length, _LIMIT))
-        body = b""
-        while len(body) < _LIMIT and (piece := await reader.read(65536)):
-            body += piece
-        return status, _dechunk(body) if b"chunked" in lower else body
-    finally:
-        writer.close()
-
-
-def _dechunk(body: bytes) -> bytes:
-    parts, at = [], 0
-    while (end := body.find(b"\r\n", at)) >= 0:
-        size = int(body[at:end], 16)
-        if not size:
-            break
-        parts.append(body[end + 2 : end + 2 + size])
-        at = end + 4 + size
-    return b"".join(parts)

@@ -6,26 +6,12 @@ import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 import running
-
-
-def engine(up: running.Platform) -> dict[str, Any]:
-    return running.wait_for(lambda: up.run["engines"], "an engine")[0]  # type: ignore[no-any-return]
-
-
-def fault(up: running.Platform, fail: str | None) -> None:
-    """`PUT /sim/faults` to the running engine."""
-    one = engine(up)
-    headers = {"authorization": f"Bearer {one['guard']}"}
-    answer = httpx.put(
-        one["url"] + "/sim/faults", json={"fail": fail}, headers=headers, trust_env=False
-    )
-    answer.raise_for_status()
+from faulty import body, closes, engine, fault
 
 
 def connections(port: int | None) -> list[str]:
@@ -33,15 +19,6 @@ def connections(port: int | None) -> list[str]:
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     closed = {"06", "07", "0A"}  # TIME_WAIT, CLOSE, LISTEN
     return [r[2] for r in rows if r[2].endswith(f":{port:04X}") and r[3] not in closed]
-
-
-def body(tokens: int, **more: object) -> dict[str, Any]:
-    return {
-        "model": "sim",
-        "max_tokens": tokens,
-        "messages": [{"role": "user", "content": "a b c"}],
-        **more,
-    }
 
 
 async def streams(up: running.Platform, count: int, tokens: int) -> list[tuple[str, str]]:
@@ -56,23 +33,6 @@ async def streams(up: running.Platform, count: int, tokens: int) -> list[tuple[s
             return answer.headers["x-request-id"], answer.text
 
         return list(await asyncio.gather(*(one() for _ in range(count))))
-
-
-def closes(up: running.Platform, received: dict[str, int] | None = None) -> None:
-    up.settled()
-    assert not running.audit(up.events(), up.truth(), received)
-
-    seen: list[dict[str, Any]] = []
-
-    def balanced() -> bool:
-        seen[:] = up.conservation()
-        return bool(seen) and all(r["unexplained"] == 0 and r["unverified"] == 0 for r in seen)
-
-    try:
-        running.wait_for(balanced, "conservation closes", 15)
-    except AssertionError as error:
-        raise AssertionError(f"{error}: {seen}") from error
-    assert up.drifts() == []
 
 
 def test_an_engine_that_crashes_in_mid_stream(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 from tidegate_billing.links import PricedModel
 from tidegate_operator.kube import lease, override, report
 from tidegate_operator.kube.api import ApiError
-from tidegate_operator.kube.model import ColdStart, Model
+from tidegate_operator.kube.coldstart import ColdStart
+from tidegate_operator.kube.model import Model
 from tidegate_operator.kube.queue import Queue
 from tidegate_operator.kube.report import Priced
 from tidegate_operator.kube.routers import addresses

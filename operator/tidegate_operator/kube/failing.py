@@ -25,6 +25,7 @@ Object = Mapping[str, Any]
 
 NUDGED_SECONDS = 3.0
 """How long a controller that was nudged is given before its old word counts again."""
+HUNG = "EngineHung"
 _CRASHES = frozenset({"EngineExited", "CrashLoopBackOff"})
 
 
@@ -97,13 +98,18 @@ class Failing:
             self._retries += 1
             self.refused[key] = Refusal(reason, message, now + backoff(self._retries))
 
+    def hangs(self, key: str) -> bool:
+        """Whether an engine's life has served and hangs now."""
+        return key in self.refused and self.refused[key].reason == HUNG
+
     def discard(self, pods: Iterable[Object], desired: int, now: float) -> list[str]:
         """The pods to delete now, by uid; their controller makes others."""
         there = {pod["metadata"]["uid"]: pod for pod in pods}
         due = [uid for uid in there if uid in self._replacing]
         for uid, pod in there.items():
             refusal = self.refused.get(epoch(pod))
-            over = refusal is not None and now >= refusal.until and not answered(pod)
+            over = refusal is not None and now >= refusal.until
+            over = over and (not answered(pod) or self.hangs(epoch(pod)))
             if over and uid not in self._replacing:
                 due.append(uid)
         return due + [uid for uid in self.lost.due(there, desired, now) if uid not in due]
@@ -195,7 +201,7 @@ class Failing:
     def _trouble(self, seen: Seen, now: float) -> Trouble | None:
         pods = self._current(seen)
         for pod in pods:
-            if answered(pod) and not lost(pod):
+            if answered(pod) and not lost(pod) and not self.hangs(epoch(pod)):
                 continue
             found = self._of(pod, seen, now)
             if found is not None:

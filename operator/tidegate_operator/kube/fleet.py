@@ -28,7 +28,7 @@ from tidegate_operator.kube.children import Children
 from tidegate_operator.kube.events import Events
 from tidegate_operator.kube.leaving import Leaving
 from tidegate_operator.kube.living import Living
-from tidegate_operator.kube.model import ColdStart, Model
+from tidegate_operator.kube.model import Model
 from tidegate_operator.kube.prices import Prices
 from tidegate_operator.kube.queue import Queue
 from tidegate_operator.kube.rounds import Rounds
@@ -98,7 +98,7 @@ class Fleet:
         self.faults = 0
         self._named = False
         self._naming = asyncio.Lock()
-        self.finished: deque[tuple[str, ColdStart]] = deque(maxlen=KEPT_STARTS)
+        self.finished: telling.Finished = deque(maxlen=KEPT_STARTS)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs `work` beside everything else."""

@@ -15,7 +15,16 @@ from tidegate_operator.autoscale import Override, Policy, Sample, State, decide
 from tidegate_operator.capacity import Shape, Wait
 from tidegate_operator.demand import Picture, Total
 from tidegate_operator.drain import busy, choose, mark, may_stop
-from tidegate_operator.kube.failing import Failing, Seen, new_start_id, not_created, version
+from tidegate_operator.hung import hangs
+from tidegate_operator.kube.coldstart import ColdStart, start_steps
+from tidegate_operator.kube.failing import (
+    HUNG,
+    Failing,
+    Seen,
+    new_start_id,
+    not_created,
+    version,
+)
 from tidegate_operator.kube.pods import (
     cheapest,
     created,
@@ -27,13 +36,7 @@ from tidegate_operator.kube.pods import (
     silent,
 )
 from tidegate_operator.outcome import Trouble
-from tidegate_runtime.contract.cluster import (
-    answered,
-    condition,
-    engine_status,
-    epoch,
-    seconds,
-)
+from tidegate_runtime.contract.cluster import answered, epoch
 from tidegate_runtime.contract.links import Failure, ReplicaDemand
 
 Object = Mapping[str, Any]
@@ -59,20 +62,6 @@ class Marks(NamedTuple):
 
     set: tuple[str, ...]
     clear: tuple[str, ...]
-
-
-class ColdStart(NamedTuple):
-    """A start from zero, step by step, in seconds since the epoch (0: not yet)."""
-
-    id: str = ""
-    held_at: float = 0.0
-    scaled_at: float = 0.0
-    created_at: float = 0.0
-    scheduled_at: float = 0.0
-    running_at: float = 0.0
-    addressed_at: float = 0.0
-    answered_at: float = 0.0
-    forwarded_at: float = 0.0
 
 
 class Model:
@@ -117,6 +106,7 @@ class Model:
         # Of pods, worked out once a change: by epoch who has answered, and who serves.
         self._answered: set[str] = set()
         self._heard: set[str] = set()  # epochs that routers have told to serve
+        self._hung: set[str] = set()  # epochs that some router takes to hang
         self._serving: set[str] = set()
 
     @property
@@ -136,7 +126,9 @@ class Model:
         self._asked_for = "" if deployment is None else version(deployment)
         self.pods = {pod["metadata"]["uid"]: pod for pod in pods}
         self._answered = {epoch(pod) for pod in self.pods.values() if answered(pod)}
-        self._heard &= {epoch(pod) for pod in self.pods.values()}
+        epochs = {epoch(pod) for pod in self.pods.values()}
+        self._heard &= epochs
+        self._hung &= epochs
         self._serving = {uid for uid, pod in self.pods.items() if serves(pod)}
         for known in (self.draining, self.released):
             for gone in [uid for uid in known if uid not in self.pods]:
@@ -188,8 +180,14 @@ class Model:
             self.gives_way_to = ""
         self._begin_start(before, now)
         asked = self._within_room(now)
+        self._look_for_hung(picture, now)
         self.failing.judge(self._seen(), now)
         return self._steps(picture, now, asked)
+
+    def _look_for_hung(self, picture: Picture, now: float) -> None:
+        for key in self._hung:
+            if why := hangs(key, picture.lines(now)):
+                self.failing.refuse(key, HUNG, why, now)
 
     def _within_room(self, now: float) -> int:
         """How many replicas to ask for. The windows go on from these: a wait that nobody waits
@@ -287,6 +285,8 @@ class Model:
 
     def told(self, said: ReplicaDemand) -> str:
         """Take in what a router says of a pod; the pod's uid where it has answered just now."""
+        if said.hung:
+            self._hung.add(said.id)
         starts = bool(self.cold.id) and not self.cold.forwarded_at
         if said.id in self._answered and not (starts and said.first_forward):
             return ""  # that a pod that has answered goes on, which most lines say
@@ -316,8 +316,9 @@ class Model:
         return self.failing.discard(staying, self.desired, now)
 
     def has_served(self, uid: str) -> bool:
-        """Whether the engine that is in a pod now may have somebody's request."""
-        return epoch(self.pods[uid]) in self._answered | self._heard
+        """Whether the engine that is in a pod now may have somebody's request that it will answer."""
+        key = epoch(self.pods[uid])
+        return key in self._answered | self._heard and not self.failing.hangs(key)
 
     def wakes(self, now: float) -> bool:
         """Whether somebody waits for a start that has only begun."""
@@ -372,15 +373,3 @@ class Model:
             version=self._asked_for,
             rolling=self.rolling,
         )
-
-
-def start_steps(cold: ColdStart, pod: Object) -> ColdStart:
-    """`cold` with the steps its pod has taken, as far as Kubernetes tells (in whole seconds)."""
-    scheduled = condition(pod, "PodScheduled") or {}
-    running = (engine_status(pod).get("state") or {}).get("running") or {}
-    placed = scheduled.get("status") == "True"
-    return cold._replace(
-        created_at=seconds(pod["metadata"].get("creationTimestamp")),
-        scheduled_at=seconds(scheduled.get("lastTransitionTime")) if placed else 0.0,
-        running_at=seconds(running.get("startedAt")),
-    )

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from tidegate_billing.links import PricedModel
-from tidegate_operator.kube.model import ColdStart, Model
+from tidegate_operator.kube.coldstart import ColdStart
+from tidegate_operator.kube.model import Model
 from tidegate_operator.kube.verdict import Verdict
 from tidegate_operator.status import Facts, Status, status
 from tidegate_runtime.contract.cluster import seconds

@@ -1,15 +1,20 @@
 """What the operations port says of the fleet: rows for people, metrics, and how long starts took."""
 
 import time
+from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tidegate_operator.kube.model import ColdStart, Model
+from tidegate_operator.kube.coldstart import ColdStart
+from tidegate_operator.kube.model import Model
 
 if TYPE_CHECKING:
     from tidegate_operator.kube.fleet import Fleet
+
+Finished = deque[tuple[str, ColdStart]]
+"""Cold starts that have ended, by deployment, in their order."""
 
 
 def row(fleet: "Fleet", model: Model) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def build(one: ModelDeployment) -> str:
         one.served_name,
         spec.model.aliases,
         spec.model.task,
-        spec.engine,
+        msgspec.structs.replace(spec.engine, stall_seconds=0),  # it is the routers' business
         spec.resources,
         [(adapter.name, adapter.uri, adapter.revision) for adapter in spec.adapters],
     )

@@ -16,7 +16,7 @@ import msgspec
 from tidegate_operator.autoscale import Sample, State, decide
 from tidegate_operator.demand import Total
 from tidegate_operator.drain import busy, mark
-from tidegate_operator.local import enginelog, replacing, stopping
+from tidegate_operator.local import enginelog, hanging, replacing, stopping
 from tidegate_operator.local.engines import PrepareError, Start
 from tidegate_operator.local.options import Event
 from tidegate_operator.local.plan import Plan
@@ -111,6 +111,8 @@ class Model:
             run.forwarded_at = said.first_forward
             if (cold := run.cold_start()) is not None:
                 self._finished(cold)
+        if said.hung:
+            hanging.look(self, run)
         if run.state != "starting":
             return
         if said.answered_at:
@@ -342,10 +344,11 @@ class Model:
             )
             self.view = msgspec.structs.replace(self.view, start_id=start_id, failure=failure)
         self.publish()
-        self._report_error(f"{reason}: {message}")
+        self.report_error(f"{reason}: {message}")
         self.show()
 
-    def _report_error(self, message: str) -> None:
+    def report_error(self, message: str) -> None:
+        """Reports what went wrong."""
         self.site.report(
             Event(
                 ts=time.time(),
@@ -376,7 +379,7 @@ class Model:
             now = time.time()
             self.retry = self.retry.crashed(now - run.answered_at, now)
             self.publish()
-            self._report_error(words)
+            self.report_error(words)
         self.evaluate(time.time())
 
     # What happens to a stop

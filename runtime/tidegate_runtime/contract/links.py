@@ -65,6 +65,7 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     non_stream_hold_seconds: float = 300
     max_held: int = 512
     heartbeat_seconds: float = 10
+    stall_seconds: float = 120
     strategy: str = "LeastLoad"
     start_id: str = ""
     failure: Failure | None = None
@@ -97,7 +98,8 @@ class ReplicaDemand(msgspec.Struct, frozen=True, kw_only=True):
 
     `answered_at`: when the readiness request was answered (0: not yet); `answer_error`: the
     readiness request was refused, in the engine's words. `first_forward`: when the first held
-    request was forwarded to it (0: none was)."""
+    request was forwarded to it (0: none was). `hung`: why its engine is taken to hang; the router sends
+    nothing there any more."""
 
     id: str
     in_flight: int = 0
@@ -106,6 +108,7 @@ class ReplicaDemand(msgspec.Struct, frozen=True, kw_only=True):
     answered_at: float = 0.0
     answer_error: str = ""
     first_forward: float = 0.0
+    hung: str = ""
 
 
 class DemandLine(msgspec.Struct, frozen=True, kw_only=True):

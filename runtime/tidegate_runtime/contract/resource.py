@@ -166,6 +166,7 @@ def view(resource: ModelDeployment, created: float) -> ModelView:
         non_stream_hold_seconds=spec.cold_start.non_stream_hold_seconds,
         max_held=spec.cold_start.max_held,
         heartbeat_seconds=spec.cold_start.heartbeat_seconds,
+        stall_seconds=spec.engine.stall_seconds,
         strategy=spec.routing.strategy,
     )
 

@@ -94,6 +94,7 @@ class EngineSpec(_Part, frozen=True):
     type: Literal["vllm", "sim"] = "vllm"
     version: str = ""
     image: str = ""
+    stall_seconds: int = 120
     args: list[str] = []
     env: list[EnvVar] = []
 

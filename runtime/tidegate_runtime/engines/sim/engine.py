@@ -77,6 +77,7 @@ class Engine:
         self._ticked = 0.0
         self._prompt_tokens = 0
         self._generated = 0
+        self._steps = 0
 
     def begin(self, ask: Ask, attempt: str, outlet: Outlet) -> Answer | None:
         """Take a request; its answer goes to `outlet`. None: a fault reset the connection.
@@ -154,13 +155,15 @@ class Engine:
     def metrics(self) -> bytes:
         """vLLM's counters that routers and autoscalers read; generated, not sent, tokens."""
         running = sum(answer.generating for answer in self._live)
-        held = sum(answer.ask.prompt_tokens + answer.made for answer in self._live)
+        # A prompt takes its place in the cache when it is worked on, not when it comes.
+        held = sum(one.ask.prompt_tokens + one.made for one in self._live if one.made)
         values = {
             "vllm:num_requests_running": ("gauge", running),
             "vllm:num_requests_waiting": ("gauge", 0),
             "vllm:kv_cache_usage_perc": ("gauge", min(1.0, held / KV_TOKENS)),
             "vllm:prompt_tokens_total": ("counter", self._prompt_tokens),
             "vllm:generation_tokens_total": ("counter", self._generated),
+            "vllm:iteration_tokens_total_count": ("counter", self._steps),
         }
         return render.metrics(self.options.model, values)
 
@@ -250,6 +253,7 @@ class Engine:
             moved.append((answer, answer.step(now, paused=live[answer].paused)))
             gained = answer.made - before
             self._generated += gained
+            self._steps += bool(gained)
             budget -= gained + 1
         return moved
 
