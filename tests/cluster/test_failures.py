@@ -24,6 +24,8 @@ from harness.kubectl import apply, get, is_true, items, wait_for
 from harness.layout import Cluster, Node
 from harness.spaces import change, fresh
 
+from tidegate_runtime.contract import cluster as contract
+
 GRACE = 4
 """failGraceSeconds of the models whose trouble may pass: longer than three heartbeats."""
 LATE_IMAGE = "registry.invalid/tidegate-test/late:1"
@@ -386,6 +388,28 @@ def test_a_start_that_fails(place: Place, stories: dict[str, Future[Story]], row
     assert row.words in wait_for(lambda: events(place, row), f"an Event {row.reason}", 10)
     assert cured.answer.status == 200
     assert "failure" not in cured.status
+
+
+HUNG = Row("stuck", "EngineHung", "its counters stand still", sound_args)
+
+
+def test_an_engine_that_hangs(place: Place, stories: dict[str, Future[Story]]) -> None:
+    """The request that waited for it is answered by its successor; the pod goes within seconds."""
+    wait(stories.values())
+    apply(place.cluster, model(HUNG.name, place.space, engine={"stallSeconds": 2}))
+    assert ask(place, HUNG.name, stream=False).status == 200
+    (old,) = place.pods(HUNG)
+    url = f"http://{old['status']['podIP']}:{contract.ENGINE_PORT}/sim/faults"
+    headers = {"authorization": f"Bearer {place.tidegate.guard(HUNG.name, place.space)}"}
+    httpx.put(
+        url, json={"fail": "hang"}, headers=headers, trust_env=False, timeout=10
+    ).raise_for_status()
+    assert ask(place, HUNG.name, stream=False).status == 200
+    assert HUNG.words in wait_for(lambda: events(place, HUNG), "its Event", 10)
+    wait_for(lambda: len(place.pods(HUNG)) == 1, "the old pod's end", 60)
+    assert place.pods(HUNG)[0]["metadata"]["uid"] != old["metadata"]["uid"]
+    wait_for(lambda: place.status(HUNG).get("phase") == "Ready", "all well again")
+    place.tidegate.closes()
 
 
 LOST = Row("far", "NodeLost", "has lost the node", sound_args)
