@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import time
+import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,8 +43,16 @@ class Site:
         """Runs `work` beside everything else and keeps it until it ends."""
         task = asyncio.get_running_loop().create_task(work)
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        fault = None if task.cancelled() else task.exception()
+        if fault is not None:
+            words = "".join(traceback.format_exception(fault)).strip()
+            message = f"a fault of ours, please report it: {words}"
+            self.report(Event(ts=time.time(), event="error", message=message))
 
     async def finish(self, timeout: float) -> None:
         """Waits for what runs beside, then cancels it."""

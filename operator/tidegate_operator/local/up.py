@@ -32,6 +32,7 @@ from tidegate_operator.local import (
     sockets,
     watch,
 )
+from tidegate_operator.local.beside import Beside
 from tidegate_operator.local.billing import Billing, BillingError
 from tidegate_operator.local.composition import Listeners
 from tidegate_operator.local.datadir import DataInUseError
@@ -191,11 +192,16 @@ class Platform:
         self._server = ops.server(
             ops.application(self._fleet, internal=self._secrets.internal, admin=self._secrets.admin)
         )
-        self._beside: list[asyncio.Task[None]] = []
+        self._fault = ""
+        self._beside = Beside(self._lost)
 
     def told_to_stop(self) -> None:
         """The first time: stop in order. The second time: kill now."""
         (self._kill if self._stop.is_set() else self._stop).set()
+
+    def _lost(self, fault: str) -> None:
+        self._fault = self._fault or f"a fault of ours, please report it: {fault}"
+        self._stop.set()
 
     async def live(self) -> int:
         """Starts everything, serves until told to stop, and ends everything."""
@@ -205,6 +211,8 @@ class Platform:
             self._start()
             await self._until_ready()
             await self._stop.wait()
+            if message := self._fault:
+                self._report(_error(message))
         except PlatformError as error:
             message = str(error)
             self._report(_error(message))
@@ -226,10 +234,10 @@ class Platform:
         for part in self._routers():
             name = part.spec.name
             self._site.picture.expect(name, time.time())
-            self._beside.append(asyncio.create_task(self._follow(name, part.spec.ops_url)))
+            self._beside.start(self._follow(name, part.spec.ops_url))
         self._fleet.begin()
-        self._beside.append(asyncio.create_task(self._fleet.tick()))
-        self._beside.append(asyncio.create_task(self._diary.run()))
+        self._beside.start(self._fleet.tick())
+        self._beside.start(self._diary.run())
 
     async def _follow(self, name: str, url: str) -> None:
         def heard(line: DemandLine) -> None:
@@ -261,8 +269,8 @@ class Platform:
         await self._first_key()
         self._fleet.ready = True
         self._write_run()
-        self._beside.append(asyncio.create_task(self._fleet.keep_priced(self._billing)))
-        self._beside.append(asyncio.create_task(self._follower.run()))
+        self._beside.start(self._fleet.keep_priced(self._billing))
+        self._beside.start(self._follower.run())
         self._report(
             Event(
                 ts=time.time(),
@@ -369,7 +377,7 @@ class Platform:
     async def _orderly(self) -> None:
         self._site.closing = True
         await asyncio.gather(*(part.stop(self._options.stop_seconds) for part in self._routers()))
-        await self._cancel_beside()
+        await self._beside.cancel()
         await self._fleet.close(ENGINE_GRACE)
         self._site.spawn(self._diary.tell())
         await self._site.finish(BILLING_GRACE)
@@ -381,11 +389,5 @@ class Platform:
             await orderly
         self._fleet.kill()
         await asyncio.gather(*(part.stop(0.0) for part in self._parts))
-        await self._cancel_beside()
+        await self._beside.cancel()
         await self._site.finish(0.0)
-
-    async def _cancel_beside(self) -> None:
-        for task in self._beside:
-            task.cancel()
-        await asyncio.gather(*self._beside, return_exceptions=True)
-        self._beside.clear()
