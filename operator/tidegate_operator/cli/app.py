@@ -211,10 +211,15 @@ def invoice(
 @app.command()
 def crd(
     apply: Annotated[bool, typer.Option("--apply", help="Apply them to the cluster.")] = False,
+    reference: Annotated[bool, typer.Option(help="Print docs/reference.md instead.")] = False,
 ) -> None:
     """Print the CustomResourceDefinitions as YAML, or apply them."""
     from tidegate_runtime.contract import definitions
+    from tidegate_runtime.contract import reference as described
 
+    if reference:
+        sys.stdout.write(described.page())
+        return
     if apply:
         from tidegate_operator.kube import definition
 
