@@ -12,8 +12,8 @@ PYTEST := $(PYTHON) -Im pytest
 BUILD := $(CURDIR)/build
 SOURCES := operator runtime billing tests
 
-.PHONY: setup demo check test test-unit test-integration test-cluster test-chart test-long test-scale bench image \
-	cluster cluster-down clean
+.PHONY: setup demo check test test-unit test-integration test-cluster test-chart test-long test-scale docs-check bench \
+	image cluster cluster-down clean
 
 setup: $(STAMP) ## .venv/bin/tidegate with everything it needs, from uv.lock
 	@:
@@ -46,6 +46,10 @@ test-unit: setup
 
 test-integration: setup
 	@$(PYTEST) tests/integration $(ARGS)
+
+docs-check: setup ## what the documentation says, run; its SDKs come from PyPI and npm
+	@TEST_REGISTRIES=1 $(PYTEST) tests/unit/test_documents.py tests/unit/test_reference_doc.py \
+		tests/unit/test_explanation_doc.py tests/integration/test_howtos.py tests/integration/test_tutorial.py $(ARGS)
 
 bench: setup ## router bench kit: ours beside every peer that is installed
 	@mkdir -p $(BUILD)/bench

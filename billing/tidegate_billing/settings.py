@@ -21,7 +21,7 @@ KNOWN: frozenset[str] = frozenset(
     INTERNAL_TOKEN KEY_PEPPER DATABASE_URL JOURNAL_DIR DURABILITY LOG_LEVEL LOG_FORMAT
     OPERATOR_URL WORLD_URL NAME LISTEN_FD OPS_FD SEGMENT_BYTES ROUTERS
     NAMESPACE PLATFORM ROUTER_SERVICE GUARD_KEY DRAIN_SECONDS PROBE
-    WEBHOOK_DESTINATIONS
+    WEBHOOK_DESTINATIONS VLLM_PYTHON
     """.split()  # noqa: SIM905 - twenty names read better than twenty lines
 )
 """Every setting's name, without its prefix. A process uses those it needs."""

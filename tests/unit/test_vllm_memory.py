@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import stock_vllm
 from tidegate_operator.local import engines, machine
 from tidegate_operator.local.engines import PrepareError, Start
 from tidegate_operator.local.vllm import Vllm
@@ -268,7 +269,8 @@ async def test_a_gpus_memory_is_not_guessed(
     memory_of: list[machine.Memory], tmp_path: Path
 ) -> None:
     memory_of.append(machine.Memory(GIB, GIB))
-    engine = Vllm(deployment(model(tmp_path / "m", SMOL), "gpu"), {}, tmp_path)
+    python = stock_vllm.environment(tmp_path / "own")
+    engine = Vllm(deployment(model(tmp_path / "m", SMOL), "gpu"), {}, tmp_path, python)
     await engine.prepare(told)
     assert engine.command(START).args
 

@@ -51,6 +51,7 @@ app.add_typer(measure.app, name="bench")
 operate.register(app)
 
 ROUTERS_HELP = "How many; the first has the gateway's port, the others any free one each."
+VLLM_PYTHON_HELP = "Runs vLLM for models whose profile is not cpu."
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -107,6 +108,7 @@ def up(
     ops_port: Annotated[int | None, typer.Option(help="Operations; the next two also.")] = None,
     routers: Annotated[int | None, typer.Option(help=ROUTERS_HELP)] = None,
     durability: Annotated[str | None, typer.Option(help="strict | relaxed")] = None,
+    vllm_python: Annotated[Path | None, typer.Option(help=VLLM_PYTHON_HELP)] = None,
     as_json: Json = False,
 ) -> None:
     """Run the platform on this machine, in the foreground, until Ctrl-C."""
@@ -121,6 +123,7 @@ def up(
         "OPS_PORT": ops_port,
         "ROUTERS": routers,
         "DURABILITY": durability,
+        "VLLM_PYTHON": vllm_python,
     }
     given = {name: None if value is None else str(value) for name, value in flags.items()}
     values = config.read(given, os.environ)
@@ -211,10 +214,15 @@ def invoice(
 @app.command()
 def crd(
     apply: Annotated[bool, typer.Option("--apply", help="Apply them to the cluster.")] = False,
+    reference: Annotated[bool, typer.Option(help="Print docs/reference.md instead.")] = False,
 ) -> None:
     """Print the CustomResourceDefinitions as YAML, or apply them."""
     from tidegate_runtime.contract import definitions
+    from tidegate_runtime.contract import reference as described
 
+    if reference:
+        sys.stdout.write(described.page())
+        return
     if apply:
         from tidegate_operator.kube import definition
 

@@ -37,6 +37,10 @@ def options(
         durability=cast("Literal['strict', 'relaxed']", durability),
         log_level=config.choice(values, "LOG_LEVEL", "info", levels),
         log_format=config.choice(values, "LOG_FORMAT", "json", forms),
+        # Not resolved: an environment's interpreter is a link that says where it is.
+        vllm_python=(
+            Path(values["VLLM_PYTHON"]).expanduser().absolute() if "VLLM_PYTHON" in values else None
+        ),
     )
 
 

@@ -15,7 +15,7 @@ import msgspec
 class UpOptions:
     """One `tidegate up`. A port of 0 means any free one; `ops_port` is the router's, billing and
     the operator take the next two. `stop_seconds`: how long running streams may finish in after
-    the first Ctrl-C."""
+    the first Ctrl-C. `vllm_python`: what runs vLLM for models that are not on the CPU."""
 
     files: tuple[Path, ...]
     data: Path
@@ -28,6 +28,7 @@ class UpOptions:
     durability: Literal["strict", "relaxed"] = "strict"
     log_level: str = "info"
     log_format: str = "json"
+    vllm_python: Path | None = None
     stop_seconds: float = 30.0
 
 

@@ -39,19 +39,29 @@ def first_seen(data: Path, deployments: Iterable[str], now: float) -> dict[str, 
 
 
 def plans(
-    resources: Iterable[ModelDeployment], seen: Mapping[str, float], cache: Path
+    resources: Iterable[ModelDeployment],
+    seen: Mapping[str, float],
+    cache: Path,
+    python: Path | None = None,
 ) -> list[Plan]:
-    """What to run for each resource."""
-    return [plan(one, seen[one.deployment], cache) for one in resources]
+    """What to run for each resource. `python`: what runs vLLM for devices other than the CPU."""
+    return [plan(one, seen[one.deployment], cache, python=python) for one in resources]
 
 
-def plan(one: ModelDeployment, seen: float, cache: Path, former: Iterable[str] = ()) -> Plan:
+def plan(
+    one: ModelDeployment,
+    seen: float,
+    cache: Path,
+    former: Iterable[str] = (),
+    *,
+    python: Path | None = None,
+) -> Plan:
     """What to run for a resource that was first seen at `seen`. Its engine also answers to the
     names `former`: requests that came under those may still wait for it."""
     return Plan(
         view=contract.view(one, seen),
         policy=spec.policy(one),
-        engine=engine(_answering(one, former), cache),
+        engine=engine(_answering(one, former), cache, python),
         build=build(one),
         surge=one.spec.rollout.max_surge,
         unavailable=one.spec.rollout.max_unavailable,
@@ -77,14 +87,14 @@ def _answering(one: ModelDeployment, names: Iterable[str]) -> ModelDeployment:
     return replace(one, spec=replace(one.spec, model=named)) if more else one
 
 
-def engine(one: ModelDeployment, cache: Path) -> Engine:
+def engine(one: ModelDeployment, cache: Path, python: Path | None = None) -> Engine:
     """How the resource's engine is prepared and started."""
     env = environment(one.spec.engine.env)
     if one.spec.engine.type == "sim":
         return Sim(one.served_name, one.spec.engine.args, env, one.spec.model.aliases)
     from tidegate_operator.local.vllm import Vllm
 
-    return Vllm(one, env, cache)
+    return Vllm(one, env, cache, python)
 
 
 def environment(entries: Iterable[EnvVar]) -> dict[str, str]:

@@ -104,7 +104,7 @@ def _run(options: UpOptions, report: Report) -> int:
                 held.callback(bound.close)
             names = [one.deployment for one in found]
             seen = resources.first_seen(options.data, names, time.time())
-            plans = resources.plans(found, seen, options.cache)
+            plans = resources.plans(found, seen, options.cache, options.vllm_python)
             # Installers that run in this process's name are found by it after a kill -9, too.
             os.environ[leftovers.MARK] = leftovers.mark(options.data)
             held.callback(os.environ.pop, leftovers.MARK, None)
@@ -182,6 +182,7 @@ class Platform:
             start.held,
             fleet=self._fleet,
             cache=options.cache,
+            python=options.vllm_python,
             report=report,
         )
         specs = composition.specs(options, listeners, self._secrets, os.environ)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from tidegate_operator.local import machine, shelf, tokens
+from tidegate_operator.local import interpreter, machine, shelf, tokens
 from tidegate_operator.local.engines import Command, PrepareError, Progress, Seen, Start
 from tidegate_runtime.contract.spec import ModelDeployment
 from tidegate_runtime.engines.vllm import args, environment, memory, phases, sources, weights
@@ -25,8 +25,11 @@ class Vllm:
     tells_truth = False
     first_phase = "importing"
 
-    def __init__(self, one: ModelDeployment, env: Mapping[str, str], cache: Path) -> None:
-        self._one, self._env, self._cache = one, env, cache
+    def __init__(
+        self, one: ModelDeployment, env: Mapping[str, str], cache: Path, own: Path | None = None
+    ) -> None:
+        """`own`: the interpreter that devices other than the CPU take."""
+        self._one, self._env, self._cache, self._own = one, env, cache, own
         self._python: Path | None = None
         self._model: Path | None = None
         self._need: memory.Need | None = None
@@ -39,7 +42,9 @@ class Vllm:
         Raises PrepareError.
         """
         _task(self._one)
-        model = self._one.spec.model
+        model, profile = self._one.spec.model, self._one.spec.resources.profile
+        gpu = _device(self._one) == "gpu"
+        found = await interpreter.own(profile, self._own) if gpu else None
         try:
             token = tokens.of(model.secret_ref, os.environ)
             # The source first: a wrong address needs no installation to be found wrong.
@@ -50,12 +55,13 @@ class Vllm:
         except steps.PrepareError as error:
             raise _refusal(error, "ModelUnavailable") from error
         self._fits(machine.memory().total, "is all there is")
-        try:
-            found = await environment.install(self._cache, _told(progress))
-        except steps.PrepareError as error:
-            raise _refusal(error, "ImagePullBackOff") from error
-        self._python = found.python
-        self._hold(found.python, self._model)
+        if found is None:
+            try:
+                found = (await environment.install(self._cache, _told(progress))).python
+            except steps.PrepareError as error:
+                raise _refusal(error, "ImagePullBackOff") from error
+        self._python = found
+        self._hold(found, self._model)
 
     def _hold(self, python: Path, made: Path) -> None:
         """Keeps `tidegate cache prune` away from what is used, as long as this lives."""
@@ -106,6 +112,7 @@ class Vllm:
                 # Bound threads are a tenth faster, but two replicas must not share their cores.
                 cpus=_cores() if spec.scaling.max_replicas == 1 else (),
                 device=_device(self._one),
+                devices=interpreter.devices(spec.resources.profile),
                 args=tuple(spec.engine.args),
                 env=self._env,
             ),

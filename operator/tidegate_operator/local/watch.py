@@ -47,9 +47,11 @@ class Follower:
         fleet: Fleet,
         cache: Path,
         report: Callable[[Event], None],
+        python: Path | None = None,
     ) -> None:
         self._paths = [path for path in paths if path != files.STDIN]
         self._fleet, self._cache, self._report = fleet, cache, report
+        self._python = python
         self._look, self._parsed = contents.look, dict(contents.parsed)
         self._held, self._running = held, following.resources(held)
         self._settling = files.Settling(contents.look.files)
@@ -126,7 +128,8 @@ class Follower:
         one = step.resource
         seen = resources.first_seen(self._fleet.site.data, [one.deployment], time.time())
         former = self._fleet.names(one.deployment)
-        return resources.plan(one, seen[one.deployment], self._cache, former)
+        at = seen[one.deployment]
+        return resources.plan(one, at, self._cache, former, python=self._python)
 
 
 def _blind(path: Path, why: str) -> Problem:
