@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from tidegate_runtime.contract import tasks
 from tidegate_runtime.contract.document import load
 from tidegate_runtime.contract.resource import dotted
 from tidegate_runtime.contract.spec import ModelDeployment
@@ -41,9 +42,8 @@ __all__ = [
 ]
 
 EVERYBODY: Final = "*"
-SERVED_TASKS: Final = ("generate", "embed")
 SERVED_SOURCES: Final = ("file", "hf", "pkg", "pvc", "sim")
-"""Schemes of `spec.model.uri` and tasks that engines in a cluster can be given."""
+"""Schemes of `spec.model.uri` that engines in a cluster can be given."""
 
 Quantity = Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")]
 _Text = Annotated[str, Meta(min_length=1, max_length=512)]
@@ -297,9 +297,8 @@ def _engine(resource: ModelDeployment, platform: Platform) -> Iterator[str]:
         known = ", ".join(offered.versions) or "none; leave it out for the platform's"
         field = f"spec.engine.version: {spec.engine.version}"
         yield f"{field} of {spec.engine.type} is not offered (known: {known})"
-    if spec.model.task not in SERVED_TASKS:
-        allowed = " and ".join(SERVED_TASKS)
-        yield f"spec.model.task: {spec.model.task} is not served yet; allowed are {allowed}"
+    if tasks.engine_task(spec.model.task) is None:
+        yield f"spec.model.task: {spec.model.task} is not served yet; {tasks.ALLOWED}"
     scheme, _, rest = spec.model.uri.partition("://")
     if scheme not in SERVED_SOURCES:
         allowed = ", ".join(f"{one}://" for one in SERVED_SOURCES)

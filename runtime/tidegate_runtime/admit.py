@@ -71,12 +71,13 @@ def resolve(names: NameTable, tenants: Tenants, key: KeyView, request: openai.Re
     view = names.lookup(key.tenant, request.model)
     if view is None or not tenants.in_scope(key, request.model):
         raise model_not_found(request.model)
-    task = openai.TASKS[request.endpoint]
-    if view.task != task:
+    tasks = openai.TASKS[request.endpoint]
+    if view.task not in tasks:
+        needed = " or ".join(f"`{task}`" for task in tasks)
         raise TenantError(
             400,
             "task_not_served",
-            f"The model `{request.model}` serves `{view.task}`; {request.endpoint} needs `{task}`",
+            f"The model `{request.model}` serves `{view.task}`; {request.endpoint} needs {needed}",
             param="model",
         )
     return view

@@ -135,7 +135,7 @@ class Exchange:
         cap = None if self.draw is None else self.draw.cap(self.model.context)
         body = openai.splice(self.body, self.request, self.gate.salt(self.key, self.request), cap)
         head = http1.upstream_head(
-            self.incoming.path, replica.host_header, replica.guard,
+            openai.engine_path(self.incoming.path), replica.host_header, replica.guard,
             attempt.attempt_id, self.incoming.trace, len(body),
         )  # fmt: skip
         if self.ticket is not None and not replica.first_forward:

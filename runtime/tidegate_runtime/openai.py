@@ -9,13 +9,18 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from tidegate_runtime import pooling
 from tidegate_runtime.errors import TenantError
 
 CHAT: Final = "/v1/chat/completions"
 COMPLETIONS: Final = "/v1/completions"
-EMBEDDINGS: Final = "/v1/embeddings"
-TASKS: Final = {CHAT: "generate", COMPLETIONS: "generate", EMBEDDINGS: "embed"}
-"""The routes that reach an engine, and the task a model must have to serve each."""
+EMBEDDINGS: Final = pooling.EMBEDDINGS
+TASKS: Final[dict[str, tuple[str, ...]]] = {
+    CHAT: ("generate",),
+    COMPLETIONS: ("generate",),
+    **pooling.TASKS,
+}
+"""The routes that reach an engine, and the tasks of which a model must have one to serve each."""
 
 MAX_CHOICES: Final = 128
 COMPLETION_TOKENS: Final = 16
@@ -46,16 +51,10 @@ class _Completion(_Generation, kw_only=True):
     prompt: msgspec.Raw
 
 
-class _Embedding(msgspec.Struct):
-    model: str
-    input: msgspec.Raw
-    cache_salt: str | None = None
-
-
 class Request(NamedTuple):
     """One request as the router needs it. `choices` is `n`, `prompts` how many prompts each get
     so many. `want_usage`: the caller asked for the final usage event; `want_continuous`: for usage
-    in every event."""
+    in every event. `pooled`: what a request to a model that makes no text has in it."""
 
     model: str
     endpoint: str = CHAT
@@ -67,24 +66,27 @@ class Request(NamedTuple):
     want_continuous: bool = False
     stream_options: bytes = b""
     cache_salt: str = ""
+    pooled: pooling.Asked | None = None
 
 
 _DECODERS: Final[dict[str, msgspec.json.Decoder[_Chat] | msgspec.json.Decoder[_Completion]]] = {
     CHAT: msgspec.json.Decoder(_Chat),
     COMPLETIONS: msgspec.json.Decoder(_Completion),
 }
-_EMBEDDING: Final = msgspec.json.Decoder(_Embedding)
 _LIST: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _OPTIONS: Final = msgspec.json.Decoder(_StreamOptions)
+
+
+def engine_path(endpoint: str) -> str:
+    """Where an engine serves a route."""
+    return pooling.ENGINE_PATHS.get(endpoint, endpoint)
 
 
 def parse(endpoint: str, body: bytes) -> Request:
     """Read a request body. Raises TenantError (400) with the field at fault."""
     try:
-        if endpoint == EMBEDDINGS:
-            embedding = _EMBEDDING.decode(body)
-            _text_or_list("input", bytes(embedding.input))
-            return Request(embedding.model, EMBEDDINGS, cache_salt=embedding.cache_salt or "")
+        if endpoint in pooling.TASKS:
+            return _pooled(endpoint, pooling.parse(endpoint, body))
         return _generation(endpoint, _DECODERS[endpoint].decode(body))
     except msgspec.ValidationError as exc:
         raise _bad(_field(str(exc)), str(exc)) from exc
@@ -92,6 +94,10 @@ def parse(endpoint: str, body: bytes) -> Request:
         raise _bad(None, f"The request body is not valid JSON: {exc}") from exc
     except RecursionError as exc:
         raise _bad(None, "The request body is nested too deeply") from exc
+
+
+def _pooled(endpoint: str, asked: pooling.Asked) -> Request:
+    return Request(asked.model, endpoint, cache_salt=asked.cache_salt, pooled=asked)
 
 
 def _generation(endpoint: str, doc: _Generation) -> Request:

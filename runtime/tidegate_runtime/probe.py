@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from tidegate_billing.usage import Outcome, Usage, uuid7
-from tidegate_runtime import http1, openai
+from tidegate_runtime import http1, openai, pooling
 from tidegate_runtime.ask import BROKEN, ask, get
 from tidegate_runtime.endpoints import ModelState, ReplicaState
 from tidegate_runtime.gate import Gate
@@ -99,7 +99,7 @@ class Prober:
         )  # fmt: skip
         meter = self._gate.meter
         head = http1.upstream_head(
-            path, replica.host_header, replica.guard, attempt.attempt_id,
+            openai.engine_path(path), replica.host_header, replica.guard, attempt.attempt_id,
             b"connection: close\r\n", len(body),
         )  # fmt: skip
         try:
@@ -138,7 +138,8 @@ def believe(model: ModelState, replica: ReplicaState) -> None:
 
 def _question(model: ModelState) -> tuple[str, bytes]:
     name = model.view.name
-    if model.view.task == "embed":
-        return openai.EMBEDDINGS, msgspec.json.encode({"model": name, "input": "ready"})
+    asked = pooling.question(model.view.task, name)
+    if asked is not None:
+        return asked
     question = {"model": name, "max_tokens": 1, "prompt": "ready"}
     return openai.COMPLETIONS, msgspec.json.encode(question)

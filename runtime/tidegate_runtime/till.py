@@ -27,7 +27,7 @@ from tidegate_billing.lending.said import (
     PotView,
 )
 from tidegate_billing.usage import Usage
-from tidegate_runtime import openai, refusals
+from tidegate_runtime import openai, pooling, refusals
 from tidegate_runtime.draw import CONTEXT, Draw
 from tidegate_runtime.errors import Refusal
 from tidegate_runtime.purview import amounts
@@ -100,7 +100,10 @@ class Till:
 
     def _draw(self, exchange: "Exchange", pots: tuple[str, ...], rates: Rates) -> Draw:
         request = exchange.request
-        prompt = prompt_tokens(exchange.body)
+        task, extra = exchange.model.view.task, 0
+        if request.pooled is not None:
+            extra = pooling.extra_tokens(request.pooled, task)
+        prompt = prompt_tokens(exchange.body, extra)
         asked = request.max_tokens
         if request.endpoint == openai.COMPLETIONS and asked is None:
             asked = openai.COMPLETION_TOKENS
@@ -111,7 +114,7 @@ class Till:
             prompt,
             choices=request.choices * request.prompts,
             max_tokens=None if asked is None else max(1, asked),  # 0 makes one, where it is taken
-            longest=longest if exchange.model.view.task == "generate" else 0,
+            longest=longest if task == "generate" else 0,
         )
         return draw
 

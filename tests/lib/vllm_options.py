@@ -7,7 +7,7 @@ A test holds these lists against vLLM's own parser, so that a new version's opti
 REFUSED_TEXT = """
 additional-config allow-credentials allowed-headers allowed-local-media-path allowed-methods
 allowed-origins api-key api-server-count chat-template code-revision collect-detailed-traces
-compilation-config config data-parallel-address data-parallel-backend data-parallel-external-lb
+compilation-config config convert data-parallel-address data-parallel-backend data-parallel-external-lb
 data-parallel-hybrid-lb data-parallel-multi-port-external-lb data-parallel-rank
 data-parallel-rpc-port data-parallel-size data-parallel-size-local data-parallel-start-rank
 data-parallel-supervisor-port default-mm-loras device-ids disable-log-stats download-dir
@@ -40,7 +40,7 @@ ALLOWED_TEXT = """
 aggregate-engine-logging all2all-backend allow-deprecated-quantization allowed-media-domains
 anthropic-disabled-thinking-effort async-scheduling attention-backend attention-config
 aux-output-config block-size chat-template-content-format cohere-format
-cohere-is-reasoning-model config-format convert cp-kv-cache-interleave-size
+cohere-is-reasoning-model config-format cp-kv-cache-interleave-size
 cpu-distributed-timeout-seconds cpu-offload-gb cpu-offload-params cudagraph-capture-sizes
 cudagraph-metrics custom-histogram-buckets dbo-decode-token-threshold
 dbo-prefill-token-threshold dcp-comm-backend dcp-kv-cache-interleave-size dcp-q-replicate

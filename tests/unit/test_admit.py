@@ -12,7 +12,7 @@ from tidegate_billing.keys import digest
 from tidegate_billing.links import KeyView, SnapshotLine
 from tidegate_billing.snapshot import Snapshots
 from tidegate_billing.who import scopes
-from tidegate_runtime import openai
+from tidegate_runtime import openai, pooling
 from tidegate_runtime.admit import catalogue, identify, resolve, standing
 from tidegate_runtime.contract.links import ModelView
 from tidegate_runtime.contract.names import NameTable
@@ -21,6 +21,7 @@ from tidegate_runtime.front import Incoming
 from tidegate_runtime.tenants import Tenants
 
 PEPPER = b"p"
+SCORING = {pooling.RERANK, pooling.RERANK_2, pooling.SCORE}
 NAMES = NameTable.build(
     ModelView(deployment=f"t/{name}", owner="t", name=name, aliases=aliases)
     for name, aliases in (("qwen-1", ["small"]), ("qwen-2", []), ("llama", []))
@@ -110,6 +111,43 @@ def test_a_route_out_of_scope_is_told() -> None:
     chat = key(routes=["chat"])
     assert resolve(NAMES, told(chat), chat, openai.Request("qwen-1")).name == "qwen-1"
     assert set(openai.TASKS) <= set(scopes.ROUTE_OF)
+
+
+@pytest.mark.parametrize(
+    ("task", "endpoints", "needs"),
+    [
+        ("generate", {openai.CHAT, openai.COMPLETIONS}, "needs `embed` or `rerank` or `score`"),
+        ("embed", {openai.EMBEDDINGS, *SCORING}, "needs `classify`"),
+        ("rerank", SCORING, "needs `embed`"),
+        ("score", SCORING, "needs `generate`"),
+        ("classify", {pooling.CLASSIFY}, "needs `generate`"),
+        ("transcribe", set(), "needs `generate`"),
+    ],
+)
+def test_a_task_serves_its_routes_and_no_others(task: str, endpoints: set[str], needs: str) -> None:
+    names = NameTable.build([ModelView(deployment="t/m", owner="t", name="m", task=task)])
+    anybody, said = key(), []
+    for endpoint in openai.TASKS:
+        request = openai.Request("m", endpoint)
+        if endpoint in endpoints:
+            assert resolve(names, told(anybody), anybody, request).task == task
+            continue
+        with pytest.raises(TenantError) as caught:
+            resolve(names, told(anybody), anybody, request)
+        assert (caught.value.status, caught.value.code) == (400, "task_not_served")
+        assert caught.value.param == "model"
+        said.append(caught.value.message)
+    assert any(f"serves `{task}`" in one and needs in one for one in said), said
+
+
+def test_both_reranks_are_one_scope() -> None:
+    names = NameTable.build([ModelView(deployment="t/m", owner="t", name="m", task="embed")])
+    scoped = key(routes=["rerank"])
+    for endpoint in (pooling.RERANK, pooling.RERANK_2):
+        assert resolve(names, told(scoped), scoped, openai.Request("m", endpoint)).name == "m"
+    with pytest.raises(TenantError, match="may not use /v1/score"):
+        resolve(names, told(scoped), scoped, openai.Request("m", pooling.SCORE))
+    assert len(set(scopes.ROUTES)) == len(scopes.ROUTES)
 
 
 def test_old_and_new_parts_understand_each_other() -> None:

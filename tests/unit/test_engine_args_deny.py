@@ -62,6 +62,12 @@ def test_short_forms_are_refused(option: str) -> None:
         ["--prefix-caching-hash-algo", "xxhash"],
         ["--kv-offloading-backend", "lmcache"],
         ["--spec-method", "draft_model"],
+        ["--convert", "classify"],
+        ["--conv=classify"],
+        ["--pooler-config", '{"task": "token_embed"}'],
+        ['--pooler-config={"\\u0074ask": "token_embed"}'],
+        ["--pooler-config.task", "token_embed"],
+        ["--pooler_conf.task=token_embed"],
         ["--no-enable-prompt-tokens-details"],
         ["--disable-log-stats"],
         ["--a-plugin-of-tomorrow-plugin", "x"],
@@ -83,6 +89,8 @@ def test_refused(args: list[str]) -> None:
         ["--override-generation-config.temperature", "0.5"],
         ["--hf-overrides", '{"rope_scaling": {"type": "yarn", "factor": 2.0}}'],
         ["--spec-method=ngram", "--spec-tokens", "3"],
+        ["--pooler-config.pooling_type", "CLS"],
+        ["--pooler-config", '{"pooling_type": "CLS"}'],
     ],
 )
 def test_allowed(args: list[str]) -> None:

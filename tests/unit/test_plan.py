@@ -2,6 +2,7 @@
 
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,8 +10,10 @@ import pytest
 
 from planning import GUARD, SETTINGS, SIM, VLLM, engine, env, planned, pod, pod_hash, resource
 from tidegate_operator import platform
+from tidegate_operator.local.engines import Start
+from tidegate_operator.local.vllm import Vllm
 from tidegate_operator.plan import Object, plan, secret_hash, secrets
-from tidegate_runtime.contract import cluster
+from tidegate_runtime.contract import cluster, tasks
 from tidegate_runtime.engines.sim import settings as sim_settings
 from tidegate_runtime.engines.vllm.args import guard_source
 from tidegate_runtime.engines.vllm.guard.tidegate_guard import SECRET_VARIABLE
@@ -176,9 +179,17 @@ def test_a_profile_with_nothing_in_it() -> None:
     assert pod(one)["securityContext"]["supplementalGroups"] == [44]
 
 
-def test_embedding_models_pool() -> None:
-    command = engine(resource(VLLM, model={"task": "embed"}))["command"]
-    assert command[command.index("--runner") + 1] == "pooling"
+@pytest.mark.parametrize("task", tasks.SERVED)
+def test_the_task_decides_what_the_engine_runs(task: tasks.EngineTask) -> None:
+    """As on one machine: both give the same arguments for a task."""
+    one = resource(VLLM, model={"task": task})
+    command = engine(one)["command"]
+    local = Vllm(one, {}, Path("/cache"))._made(Start("", 1, "guard", Path()), Path("p"), Path("m"))
+    for option in ("--runner", "--convert"):
+        assert (option in command) is (option in local.argv)
+        if option in command:
+            assert command[command.index(option) + 1] == local.argv[local.argv.index(option) + 1]
+    assert ("--runner" in command) is (task != "generate")
 
 
 def test_the_deployment_has_no_count_and_no_deadline() -> None:

@@ -233,8 +233,8 @@ OFFERS: list[tuple[dict[str, Any], str]] = [
         "spec.engine.version: 9 of vllm is not offered (known: none; leave it out for the platform's)",
     ),
     (
-        {"model": {"uri": "sim://m", "task": "rerank"}},
-        "spec.model.task: rerank is not served yet; allowed are generate and embed",
+        {"model": {"uri": "sim://m", "task": "transcribe"}},
+        "spec.model.task: transcribe is not served yet; allowed are generate, embed, rerank, classify and score",
     ),
     (vllm("file:///a/../b"), "spec.model.uri: the path must be without '..'"),
     (vllm("pvc://claim/../../etc"), "spec.model.uri: the path must be without '..'"),

@@ -137,6 +137,9 @@ def test_prompts_of_all_forms(prompt: object, words: int, choices: int) -> None:
         ("chat", {"messages": [{"role": "user"}]}),
         ("completion", {"prompt": ""}),
         ("embedding", {"input": ""}),
+        ("rerank", {"query": "a", "documents": "b"}),
+        ("score", {"text_1": "a", "text_2": "b"}),
+        ("classify", {"input": "a"}),
     ],
 )
 def test_an_answer_carries_the_name_it_was_asked_by(task: Task, body: dict[str, Any]) -> None:
@@ -145,6 +148,57 @@ def test_an_answer_carries_the_name_it_was_asked_by(task: Task, body: dict[str, 
     with pytest.raises(RefusedError) as caught:
         ask(task, model="alia", **body)
     assert (caught.value.status, caught.value.param) == (404, "model")
+
+
+@pytest.mark.parametrize(
+    ("task", "body", "words"),
+    [
+        ("rerank", {"query": "a b", "documents": ["c", "d e f"]}, 6),
+        ("rerank", {"query": "a b", "documents": "c"}, 3),
+        ("score", {"text_1": "a b", "text_2": ["c", "d"]}, 4),
+        ("score", {"queries": ["a b", "c"], "documents": ["d", "e f"]}, 6),
+        ("score", {"queries": "a", "items": "b"}, 2),
+        ("score", {"data_1": "a", "data_2": ["b"]}, 2),
+        ("classify", {"input": ["a b", "c"]}, 3),
+        ("classify", {"input": [[1, 2], [3]]}, 3),
+    ],
+)
+def test_a_query_counts_once_however_many_documents(
+    task: Task, body: dict[str, Any], words: int
+) -> None:
+    found = ask(task, **body)
+    assert (found.prompt_tokens, found.max_tokens, found.generates) == (words, 0, False)
+    counts, scales = {True: 1, False: 0}, (1, 2)
+    for scale in scales:
+        for told, times in counts.items():
+            script = Script(found, "n", "m", 1, 0, told, scale)
+            usage = json.loads(script.whole(0)).get("usage", {})
+            assert usage.get("prompt_tokens", 0) == times * scale * words
+
+
+def test_scores_are_the_cosines_of_the_sims_own_embeddings() -> None:
+    texts = ["a", "b c", "a"]
+    one, *others = (vector(tuple(text.split()), 5) for text in texts)
+    cosines = [sum(map(float.__mul__, one, other)) for other in others]
+    scored = json.loads(
+        Script(ask("score", text_1="a", text_2=texts[1:]), "n", "m", 1, 0, True, 1).whole(5)
+    )
+    assert [row["score"] for row in scored["data"]] == pytest.approx(cosines, abs=1e-6)
+    ranked = json.loads(
+        Script(ask("rerank", query="a", documents=texts[1:]), "n", "m", 1, 0, True, 1).whole(5)
+    )
+    assert [row["index"] for row in ranked["results"]] == [1, 0]
+    assert ranked["results"][0]["document"]["text"] == "a"
+    best = ask("rerank", query="a", documents=texts[1:], top_n=1)
+    assert len(json.loads(Script(best, "n", "m", 1, 0, True, 1).whole(5))["results"]) == 1
+
+
+def test_classes_are_shares_with_the_label_of_the_greatest() -> None:
+    said = json.loads(Script(ask("classify", input=["a", "b c"]), "n", "m", 1, 0, True, 1).whole(5))
+    assert (said["id"], said["object"]) == ("classify-n", "list")
+    for row in said["data"]:
+        assert sum(row["probs"]) == pytest.approx(1)
+        assert row["label"] == f"LABEL_{row['probs'].index(max(row['probs']))}"
 
 
 HI = [{"role": "user", "content": "hi"}]
@@ -170,6 +224,13 @@ HI = [{"role": "user", "content": "hi"}]
         ("completion", json.dumps({"prompt": []}).encode(), 400),
         ("embedding", json.dumps({"input": "a", "encoding_format": "hex"}).encode(), 400),
         ("embedding", json.dumps({"input": "a", "dimensions": 7}).encode(), 400),
+        ("rerank", json.dumps({"query": "a", "documents": []}).encode(), 400),
+        ("rerank", json.dumps({"query": ["a"], "documents": ["b"]}).encode(), 400),
+        ("rerank", json.dumps({"query": "a", "documents": "b", "top_n": -1}).encode(), 400),
+        ("score", json.dumps({"text_1": "a"}).encode(), 400),
+        ("score", json.dumps({"text_1": [], "text_2": "b"}).encode(), 400),
+        ("score", json.dumps({"text_1": ["a", "b"], "text_2": "c"}).encode(), 400),
+        ("classify", json.dumps({"input": []}).encode(), 400),
     ],
 )
 def test_bad_bodies_are_refused(task: Task, body: bytes, status: int) -> None:

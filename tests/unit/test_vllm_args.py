@@ -43,8 +43,11 @@ def test_the_whole_command() -> None:
     ("changes", "present", "absent"),
     [
         ({"device": "gpu"}, [], ["--dtype", "--enforce-eager"]),
-        ({"task": "embed"}, ["--runner", "pooling"], []),
-        ({"task": "generate"}, [], ["--runner"]),
+        ({"task": "embed"}, ["--runner", "pooling", "--convert", "embed"], []),
+        ({"task": "rerank"}, ["--runner", "pooling"], ["--convert"]),
+        ({"task": "score"}, ["--runner", "pooling"], ["--convert"]),
+        ({"task": "classify"}, ["--runner", "pooling", "--convert", "classify"], []),
+        ({"task": "generate"}, [], ["--runner", "--convert"]),
         ({"drain_seconds": 0}, ["--shutdown-timeout", "1"], ["0"]),
         ({"host": "0.0.0.0"}, ["--host", "0.0.0.0"], ["127.0.0.1"]),
     ],

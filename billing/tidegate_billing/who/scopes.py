@@ -19,6 +19,7 @@ ROUTE_OF: Final = {
     "/v1/messages": "messages",
     "/v1/responses": "responses",
     "/v1/rerank": "rerank",
+    "/v2/rerank": "rerank",
     "/v1/score": "score",
     "/v1/classify": "classify",
     "/v1/audio/transcriptions": "transcriptions",
@@ -26,7 +27,7 @@ ROUTE_OF: Final = {
 """A route's name by its path. What is not here is refused to a key that names its routes."""
 USAGE: Final = "usage"
 """The tenant's own usage, costs and receipts: several paths, of all that the tenant does."""
-ROUTES: Final = (*ROUTE_OF.values(), USAGE)
+ROUTES: Final = (*dict.fromkeys(ROUTE_OF.values()), USAGE)
 
 LONGEST: Final = 253
 MOST: Final = 100

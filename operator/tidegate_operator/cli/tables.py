@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-MODEL_COLUMNS = ("name", "phase", "ready", "desired", "in_flight", "held")
+MODEL_COLUMNS = ("name", "task", "phase", "ready", "desired", "in_flight", "held")
 KEY_COLUMNS = (
     "id", "prefix", "tenant", "project", "name", "created_at", "last_used_at", "expires_at",
     "revoked_at",
@@ -24,9 +24,9 @@ USAGE_NUMBERS = (
 )
 WORDS = frozenset(
     """
-    name model phase tenant project kind currency day id organization display_name time_zone role
+    name model task phase tenant project kind currency day id organization display_name time_zone role
     actor action time
-    """.split()  # noqa: SIM905 - fifteen names read better than fifteen lines
+    """.split()  # noqa: SIM905 - sixteen names read better than sixteen lines
 )
 
 

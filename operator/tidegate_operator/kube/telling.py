@@ -19,10 +19,12 @@ Finished = deque[tuple[str, ColdStart]]
 
 def row(fleet: "Fleet", model: Model) -> dict[str, Any]:
     """A model, as `tidegate models --json` has it."""
+    resource = fleet.state.resources[model.deployment]
     return {
         "name": fleet.served_name(model.deployment),
+        "task": resource["spec"]["model"].get("task", "generate"),
         "deployment": model.deployment,
-        "phase": (fleet.state.resources[model.deployment].get("status") or {}).get("phase"),
+        "phase": (resource.get("status") or {}).get("phase"),
         "ready": len(model.ready()),
         "desired": model.desired,
         "in_flight": model.total.in_flight or 0,

@@ -248,6 +248,7 @@ def _row(model: Model) -> dict[str, object]:
     }
     return {
         "name": model.view.name,
+        "task": model.view.task,
         "phase": model.phase(),
         "ready": model.ready(),
         "desired": model.desired,

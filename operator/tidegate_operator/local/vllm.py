@@ -10,10 +10,10 @@ import os
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 from tidegate_operator.local import interpreter, machine, shelf, tokens
 from tidegate_operator.local.engines import Command, PrepareError, Progress, Seen, Start
+from tidegate_runtime.contract import tasks
 from tidegate_runtime.contract.spec import ModelDeployment
 from tidegate_runtime.engines.vllm import args, environment, memory, phases, sources, weights
 from tidegate_runtime.engines.vllm import progress as steps
@@ -154,9 +154,9 @@ def _refusal(error: steps.PrepareError, reason: str) -> PrepareError:
     return PrepareError(reason, str(error), curable=curable)
 
 
-def _task(one: ModelDeployment) -> Literal["generate", "embed"]:
-    task = one.spec.model.task
-    if task in {"generate", "embed"}:
-        return "generate" if task == "generate" else "embed"
-    message = f"spec.model.task: {task} is not served here yet; allowed are generate and embed"
-    raise PrepareError("ModelNotFound", message)
+def _task(one: ModelDeployment) -> tasks.EngineTask:
+    task = tasks.engine_task(one.spec.model.task)
+    if task is None:
+        message = f"spec.model.task: {one.spec.model.task} is not served here yet; {tasks.ALLOWED}"
+        raise PrepareError("ModelNotFound", message)
+    return task

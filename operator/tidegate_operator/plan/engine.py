@@ -24,7 +24,7 @@ from tidegate_operator.plan.weights import (
     weights,
 )
 from tidegate_operator.platform import Chosen, EngineImage, Platform, chosen
-from tidegate_runtime.contract import cluster
+from tidegate_runtime.contract import cluster, tasks
 from tidegate_runtime.contract.spec import ModelDeployment
 from tidegate_runtime.engines import leave
 from tidegate_runtime.engines.vllm import args as vllm_args
@@ -145,7 +145,7 @@ def _serve(
         guard_folder=Path(GUARD_FOLDER),
         drain_seconds=spec.drain.timeout_seconds,
         max_concurrency=spec.scaling.concurrency_limit,
-        task="embed" if spec.model.task == "embed" else "generate",
+        task=tasks.engine_task(spec.model.task) or "generate",
         device=on.profile.device,
         devices=max(1, on.gpus),
         args=tuple(spec.engine.args),

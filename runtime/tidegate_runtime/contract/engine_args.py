@@ -38,6 +38,7 @@ ADAPTERS: Final = "adapters are declared in spec.adapters"
 SHARING: Final = "it would share caches or weights with processes outside the deployment"
 METERING: Final = "metering depends on it"
 PRIVACY: Final = "prompts could leave the engine or reach its log"
+TASK: Final = "spec.model.task decides it"
 PARSER: Final = "it is not an option in its long form (--name or --name=value)"
 
 # Patterns of whole names, without the leading dashes; `*` as in file names.
@@ -70,8 +71,9 @@ DENIED: Final[Mapping[str, str]] = {
     "model": IDENTITY,
     "model-tag": IDENTITY,
     "served-model-name": IDENTITY,
-    "runner": "spec.model.task decides it",
-    "task": "spec.model.task decides it",
+    "runner": TASK,
+    "convert": TASK,
+    "task": TASK,
     "tokenizer": IDENTITY,
     "tokenizer-revision": IDENTITY,
     "revision": IDENTITY,
@@ -235,6 +237,7 @@ _NAME = re.compile(
     r"--(?P<no>no-)?(?P<name>[a-z0-9]+(?:-[a-z0-9]+)*)(?P<key>\.[^=]*)?(?P<value>=.*)?", re.DOTALL
 )
 _NUMBER = re.compile(r"-\d+(\.\d+)?")
+_POOLER: Final = "pooler-config"  # how vectors are pooled, and for which task
 _FOREIGN_CODE = re.compile(r"trust[_-]remote[_-]code|auto_map")
 
 
@@ -281,6 +284,8 @@ def _option(argument: str) -> tuple[str, str]:
         reason = _value(name, value)
     if not reason and _FOREIGN_CODE.search(key):
         reason = CODE
+    if not reason and _POOLER.startswith(name) and key == "task":
+        reason = TASK
     return name, reason
 
 
@@ -304,6 +309,9 @@ def _value(name: str, value: str) -> str:
         return CODE
     if name in LIMITED and value not in LIMITED[name][0]:
         return LIMITED[name][1]
+    # An unfinished name may be read as this one.
+    if name and _POOLER.startswith(name) and '"task"' in _plain(value):
+        return TASK
     return ""
 
 

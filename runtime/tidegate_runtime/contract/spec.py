@@ -34,7 +34,7 @@ __all__ = [
     "Visibility",
 ]
 
-Task = Literal["generate", "embed", "rerank", "classify", "transcribe"]
+Task = Literal["generate", "embed", "rerank", "classify", "score", "transcribe"]
 Visibility = Literal["Private", "Public"]
 
 

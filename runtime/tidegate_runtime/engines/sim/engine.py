@@ -169,7 +169,7 @@ class Engine:
 
     def _answer(self, ask: Ask, name: str, struck: frozenset[str]) -> Answer:
         cached = 0
-        if ask.task != "embedding":
+        if ask.generates:
             cached = sum(self._cache.lookup(words, ask.cache_salt) for words in ask.prompts)
         script = render.Script(
             ask,

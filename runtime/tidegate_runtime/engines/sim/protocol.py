@@ -27,6 +27,12 @@ _TASKS: dict[bytes, Task] = {
     b"/v1/chat/completions": "chat",
     b"/v1/completions": "completion",
     b"/v1/embeddings": "embedding",
+    b"/rerank": "rerank",
+    b"/v1/rerank": "rerank",
+    b"/v2/rerank": "rerank",
+    b"/score": "score",
+    b"/v1/score": "score",
+    b"/classify": "classify",
 }
 _METHODS = {
     **dict.fromkeys(_TASKS, b"POST"),

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from tidegate_runtime.engines.sim import pool
 from tidegate_runtime.engines.sim.embed import encoded, vector
-from tidegate_runtime.engines.sim.request import MAX_MODEL_LEN, Ask, RefusedError
+from tidegate_runtime.engines.sim.request import MAX_MODEL_LEN, Ask, RefusedError, Task
 
 DONE = b"data: [DONE]\n\n"
 LAST_CHUNK = b"0\r\n\r\n"
@@ -20,6 +21,14 @@ STREAM_HEAD = (
 )
 BROKEN_EVENT = b'data: {"id":"chatcmpl-","object":"chat.completion.chunk","choi\n\ndata'
 BROKEN_JSON = b'{"id":"chatcmpl-","object":"chat.completion","choices":[{"index":0,"mess'
+_PREFIXES: dict[Task, str] = {
+    "chat": "chatcmpl-",
+    "completion": "cmpl-",
+    "embedding": "embd-",
+    "rerank": "score-",
+    "score": "score-",
+    "classify": "classify-",
+}
 _REASONS = {
     200: b"OK",
     400: b"Bad Request",
@@ -53,9 +62,8 @@ class Script:
     def __init__(
         self, ask: Ask, name: str, model: str, created: int, cached: int, counts: bool, scale: int
     ) -> None:
-        prefix = {"chat": "chatcmpl-", "completion": "cmpl-", "embedding": "embd-"}[ask.task]
         self._ask = ask
-        self._id = msgspec.json.encode(prefix + name)
+        self._id = msgspec.json.encode(_PREFIXES[ask.task] + name)
         self._model = msgspec.json.encode(model)
         self._created = created
         self._cached = cached
@@ -109,6 +117,9 @@ class Script:
         if ask.task == "embedding":
             usage = self._usage(ask.prompt_tokens, 0) if self.counts else b""
             return b'%b"data":%b%b}' % (self._head(stream=False), _vectors(ask, seed), usage)
+        if not ask.generates:
+            prompt = self._scale * ask.prompt_tokens if self.counts else None
+            return pool.whole(ask, self._id, self._created, self._model, prompt, seed)
         text = msgspec.json.encode("".join([f" t{k}" for k in range(ask.max_tokens)]))
         if ask.task == "chat":
             form = (

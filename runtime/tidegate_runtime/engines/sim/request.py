@@ -13,13 +13,14 @@ MAX_MODEL_LEN = 1_000_000
 DEFAULT_MAX_TOKENS = 16
 DIMENSIONS = 32
 
-Task = Literal["chat", "completion", "embedding"]
+Task = Literal["chat", "completion", "embedding", "rerank", "score", "classify"]
 Prompt = str | list[str | int | list[int]]
 
 
 class Ask(NamedTuple):
     """One valid request. `prompts`: the words of each prompt; `choices` counts over all of them.
-    `model`: the name it was asked by."""
+    `model`: the name it was asked by. `documents`: the texts to score, the last of the prompts;
+    `top_n`: how many of them to give back (0: all)."""
 
     task: Task
     prompts: tuple[tuple[str, ...], ...]
@@ -31,6 +32,13 @@ class Ask(NamedTuple):
     cache_salt: str = ""
     base64: bool = False
     model: str = ""
+    documents: tuple[str, ...] = ()
+    top_n: int = 0
+
+    @property
+    def generates(self) -> bool:
+        """Whether the answer is text."""
+        return self.task in {"chat", "completion"}
 
     @property
     def prompt_tokens(self) -> int:
@@ -89,9 +97,41 @@ class _Embedding(msgspec.Struct, kw_only=True):
     dimensions: int | None = None
 
 
+class _Rerank(msgspec.Struct, kw_only=True):
+    query: str
+    documents: str | list[str]
+    model: str | None = None
+    top_n: int = 0
+
+
+class _Score(msgspec.Struct, kw_only=True):
+    text_1: str | list[str] | None = None
+    text_2: str | list[str] | None = None
+    queries: str | list[str] | None = None
+    documents: str | list[str] | None = None
+    items: str | list[str] | None = None
+    data_1: str | list[str] | None = None
+    data_2: str | list[str] | None = None
+    model: str | None = None
+
+
+class _Classify(msgspec.Struct, kw_only=True):
+    input: Prompt
+    model: str | None = None
+
+
+_SIDES = (
+    ("queries", "documents"),
+    ("queries", "items"),
+    ("data_1", "data_2"),
+    ("text_1", "text_2"),
+)
 _CHAT = msgspec.json.Decoder(_Chat)
 _COMPLETION = msgspec.json.Decoder(_Completion)
 _EMBEDDING = msgspec.json.Decoder(_Embedding)
+_RERANK = msgspec.json.Decoder(_Rerank)
+_SCORE = msgspec.json.Decoder(_Score)
+_CLASSIFY = msgspec.json.Decoder(_Classify)
 
 
 def read(task: Task, body: bytes, names: tuple[str, ...]) -> Ask:
@@ -107,6 +147,12 @@ def read(task: Task, body: bytes, names: tuple[str, ...]) -> Ask:
                 return _completion(_COMPLETION.decode(body), names)
             case "embedding":
                 return _embedding(_EMBEDDING.decode(body), names)
+            case "rerank":
+                return _rerank(_RERANK.decode(body), names)
+            case "score":
+                return _score(_SCORE.decode(body), names)
+            case "classify":
+                return _classify(_CLASSIFY.decode(body), names)
     except msgspec.ValidationError as error:
         raise _bad(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -136,6 +182,40 @@ def _embedding(body: _Embedding, names: tuple[str, ...]) -> Ask:
         raise _bad(f"dimensions must be {DIMENSIONS}, got {body.dimensions}", "dimensions")
     prompts = _prompts(body.input, "input")
     return Ask("embedding", prompts, base64=body.encoding_format == "base64", model=model)
+
+
+def _rerank(body: _Rerank, names: tuple[str, ...]) -> Ask:
+    if body.top_n < 0:
+        raise _bad("top_n: Input should be greater than or equal to 0", "top_n")
+    ask = _pairs([body.query], _listed(body.documents), _served(body.model, names))
+    return ask._replace(task="rerank", top_n=body.top_n)
+
+
+def _score(body: _Score, names: tuple[str, ...]) -> Ask:
+    for one, other in _SIDES:
+        first, second = getattr(body, one), getattr(body, other)
+        if first is not None and second is not None:
+            return _pairs(_listed(first), _listed(second), _served(body.model, names))
+    raise _bad("Field required: queries and documents, or text_1 and text_2")
+
+
+def _classify(body: _Classify, names: tuple[str, ...]) -> Ask:
+    return Ask("classify", _prompts(body.input, "input"), model=_served(body.model, names))
+
+
+def _pairs(queries: list[str], documents: list[str], model: str) -> Ask:
+    if not queries:
+        raise _bad("At least one text element must be given")
+    if not documents:
+        raise _bad("At least one text_pair element must be given")
+    if len(queries) not in {1, len(documents)}:
+        raise _bad("Input lengths must be either 1:1, 1:N or N:N")
+    prompts = tuple(tuple(text.split()) for text in (*queries, *documents))
+    return Ask("score", prompts, model=model, documents=tuple(documents))
+
+
+def _listed(texts: str | list[str]) -> list[str]:
+    return [texts] if isinstance(texts, str) else texts
 
 
 def _generation(

@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+from tidegate_runtime.contract.tasks import EngineTask
 from tidegate_runtime.engines.vllm.guard.tidegate_guard import SECRET_VARIABLE
 
-Task = Literal["generate", "embed"]
 Device = Literal["cpu", "gpu"]
 
 # `vllm serve` asks for the metadata of a package called vllm, which the CPU build does not have;
@@ -59,7 +59,7 @@ class Serve:
     max_concurrency: int
     host: str = "127.0.0.1"
     guard_folder: Path = GUARD_FOLDER
-    task: Task = "generate"
+    task: EngineTask = "generate"
     device: Device = "cpu"
     devices: int = 1
     cpus: tuple[int, ...] = ()
@@ -127,8 +127,19 @@ def _parallel(serve: Serve) -> tuple[str, ...]:
     return ("--tensor-parallel-size", str(serve.devices))
 
 
+# Without `--convert` vLLM goes by the architecture's name, which says nothing of what a causal model is
+# to do. A scorer may be either kind: of two embeddings it takes the cosine, of a cross-encoder the answer.
+_RUNNER: Final[Mapping[EngineTask, tuple[str, ...]]] = {
+    "generate": (),
+    "embed": ("--runner", "pooling", "--convert", "embed"),
+    "rerank": ("--runner", "pooling"),
+    "score": ("--runner", "pooling"),
+    "classify": ("--runner", "pooling", "--convert", "classify"),
+}
+
+
 def _task(serve: Serve) -> tuple[str, ...]:
-    options = ("--runner", "pooling") if serve.task == "embed" else ()
+    options = _RUNNER[serve.task]
     if serve.device == "gpu":
         return options
     # bfloat16 kills the worker or garbles text on some processors. float16 is a matmul without
