@@ -19,6 +19,7 @@ import pytest
 
 import heads
 import running
+from paying import Payer
 from tidegate_operator.cli.places import default_cache
 from tidegate_runtime.engines.vllm import sources
 
@@ -128,6 +129,7 @@ def test_sim(tmp_path: Path) -> None:
         closes(up, answers, "0.10")
         assert running.audit(up.events(), up.truth()) == []
         faults(up)
+        prepaid(up)
 
 
 def faults(up: running.Platform) -> None:
@@ -149,6 +151,20 @@ def faults(up: running.Platform) -> None:
     assert len([event for event in up.events() if event["billed"]]) == before
 
 
+def prepaid(up: running.Platform) -> None:
+    """What may be a cross-encoder reserves the query for each document; an embedding model once."""
+    payer = Payer.of(up, "default", up.key)
+    payer.call("PATCH", "/api/v1/tenants/default", {"plan": "prepaid"})
+    payer.grant("0.00005")  # 500 tokens
+    body = {"query": "q" * 300, "documents": ["x"] * 20}
+    with up.client() as client:
+        refused = client.post("/v1/rerank", json={"model": "reranker", **body})
+        assert (refused.status_code, refused.json()["error"]["type"]) == (402, "insufficient_quota")
+        assert client.post("/v1/rerank", json={"model": "embedder", **body}).status_code == 200
+    up.settled()
+    assert payer.balance == Decimal("0.00005") - 21 * Decimal("0.0000001")
+
+
 def test_a_bad_body_wakes_nothing_and_another_task_is_told(tmp_path: Path) -> None:
     with running.platform(tmp_path, sim("reranker", "rerank")) as up, up.client() as client:
         bad = client.post("/v1/rerank", json={"model": "reranker", "query": "a", "documents": [1]})
@@ -163,49 +179,55 @@ def test_a_bad_body_wakes_nothing_and_another_task_is_told(tmp_path: Path) -> No
 
 @pytest.mark.vllm
 def test_real_vllm(tmp_path: Path) -> None:
-    """The example, and classifiers of three labels and of one (a cross-encoder)."""
+    """The example, and a classifier of one label: vLLM takes such a one for a cross-encoder too."""
     cache = Path(os.environ.get("TIDEGATE_CACHE") or default_cache(os.environ))
     encoder = asyncio.run(sources.prepare(MINILM, "main", cache, lambda _: None))
-    document = (
-        (ROOT / "examples" / "minilm.yaml")
-        .read_text()
-        .replace("idleSeconds: 20", "idleSeconds: 300")
-    )
+    document = (ROOT / "examples" / "minilm.yaml").read_text()
     assert f"uri: {MINILM} " in document
-    for name, task, labels in (("sorter", "classify", 3), ("judge", "rerank", 1)):
-        folder = heads.classifier(encoder, tmp_path / name, labels)
-        document += VLLM.format(name=name, task=task, folder=folder)
+    document = document.replace("idleSeconds: 20", "idleSeconds: 300")
+    document += SORTER.format(folder=heads.classifier(encoder, tmp_path / "sorter", 1))
     with running.platform(tmp_path, document) as up:
-        judged = [asked("judge", "/v1/rerank", query=QUERY, documents=[d]) for d in DOCUMENTS]
-        requests = [
-            *scoring("all-minilm-l6-v2"), *scoring("judge"), *judged, *classifying("sorter"),
-        ]  # fmt: skip
-        answers = ask(up, requests)
+        minilm = scoring("all-minilm-l6-v2")
+        answers = ask(up, [*minilm, *classifying("sorter")])
         ranked = [row["document"]["text"] for row in answers[0]["results"]]
         assert ranked == [DOCUMENTS[0], DOCUMENTS[2], DOCUMENTS[1]]
-        tokens = [answer["usage"]["prompt_tokens"] for answer in answers]
-        pairs = requests.index(judged[0])
-        assert tokens[4] == sum(tokens[pairs : pairs + 3]), (
-            "a cross-encoder reads the query each time"
-        )
-        assert tokens[0] < tokens[4], "an embedding model reads it once"
-        assert {row["num_classes"] for row in answers[-1]["data"]} == {3}
+        assert [row["label"] for row in answers[-1]["data"]] == ["label-0"] * 2
         with openai.OpenAI(base_url=up.base + "/v1", api_key=up.key, max_retries=0) as client:
             vectors = client.embeddings.create(model="all-minilm-l6-v2", input=[QUERY, *DOCUMENTS])
         assert len(vectors.data[0].embedding) == 384
         query, *others = (row.embedding for row in vectors.data)
         cosines = [sum(a * b for a, b in zip(query, one, strict=True)) for one in others]
         assert [row["score"] for row in answers[2]["data"]] == pytest.approx(cosines, abs=1e-4)
+        assert answers[0]["usage"]["prompt_tokens"] == vectors.usage.prompt_tokens
         closes(up, [*answers, vectors.model_dump()], "0.02")
+        pairs(up)
 
 
-VLLM = """
+def pairs(up: running.Platform) -> None:
+    """A cross-encoder reads the query once for each document, and its counter and usage agree on it.
+
+    Asked of the engine itself: the gateway knows this one as a classifier."""
+    engine = next(one for one in up.run["engines"] if one["model"] == "sorter")
+    headers = {"authorization": f"Bearer {engine['guard']}"}
+    with httpx.Client(base_url=engine["url"], headers=headers, trust_env=False) as client:
+
+        def rerank(documents: list[str]) -> int:
+            body = {"model": "sorter", "query": QUERY, "documents": documents}
+            before, _ = counted(up)["sorter"]
+            usage = client.post("/rerank", json=body, timeout=100).json()["usage"]["prompt_tokens"]
+            running.wait_for(lambda: counted(up)["sorter"][0] - before == usage, "it is counted")
+            return int(usage)
+
+        assert rerank(DOCUMENTS) == sum(rerank([one]) for one in DOCUMENTS)
+
+
+SORTER = """
 ---
 apiVersion: tidegate.dev/v1alpha1
 kind: ModelDeployment
-metadata: {{name: {name}}}
+metadata: {{name: sorter}}
 spec:
-  model: {{uri: "file://{folder}", task: {task}}}
+  model: {{uri: "file://{folder}", task: classify}}
   engine: {{type: vllm}}
   scaling: {{maxReplicas: 1, idleSeconds: 300}}
   pricing: {{inputPerMillion: "0.02"}}
