@@ -1,8 +1,9 @@
-"""Runs `local.run` as a process of its own: `python up_driver.py real|fake DATA [--routers N] FILE...`.
+"""Runs `local.run` as a process of its own: `python up_driver.py real|fake DATA PORT ROUTERS FILE...`.
 
-Events go to stdout as NDJSON. With `fake`, router and billing are the stand-ins of `fake_part`.
+Events go to stdout as NDJSON. `UP_MEMORY_MIB` and `UP_MINIMUM_IDLE` are two more of its options. With `fake`, router and billing are the stand-ins of `fake_part`.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -32,6 +33,8 @@ def main(kind: str, data: str, port: str, routers: str, *files: str) -> int:
         admin_port=0,
         ops_port=0,
         routers=int(routers),
+        memory=int(os.environ.get("UP_MEMORY_MIB", "0")) << 20,
+        minimum_idle=float(os.environ.get("UP_MINIMUM_IDLE", "10")),
     )
     return local.run(options, report)
 

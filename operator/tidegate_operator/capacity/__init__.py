@@ -6,7 +6,8 @@ leave. So the count is written only when a node has room for it, and whoever wai
 in a line of ours. It is a forecast: the scheduler has the last word, and says it on the pod.
 
 `values` are the terms, `shape` reads them out of Kubernetes' objects, `room` is the arithmetic of
-nodes and quotas, `turns` the order of waiting, `decide` the decision, `words` what people read.
+nodes and quotas, `turns` the order of waiting, `victims` who gives way, `decide` the decision, `words` what people
+read.
 """
 
 from tidegate_operator.capacity.decide import decide
@@ -25,6 +26,7 @@ from tidegate_operator.capacity.values import (
     Tolerated,
     Wait,
 )
+from tidegate_operator.capacity.victims import fewest
 
 __all__ = [
     "Ask",
@@ -40,5 +42,6 @@ __all__ = [
     "Tolerated",
     "Wait",
     "decide",
+    "fewest",
     "free",
 ]

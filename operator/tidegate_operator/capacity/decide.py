@@ -7,7 +7,7 @@ waited for nor reserved. What is wanted beyond a quota reserves nothing either: 
 at its limit delays nobody. Nor does a pod that the scheduler refuses where the forecast has room.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tidegate_operator.capacity import refused, words
@@ -27,6 +27,7 @@ from tidegate_operator.capacity.values import (
     Shape,
     Wait,
 )
+from tidegate_operator.capacity.victims import fewest
 
 
 def decide(
@@ -163,7 +164,7 @@ class _Round:
                     total[name] = total.get(name, 0) + amount
             return not self.quotas.short(space, amounts, total)
 
-        return [one.deployment for one in _fewest(mine, enough)]
+        return [one.deployment for one in fewest(mine, enough)]
 
     def _has_room(self, ask: Ask) -> bool:
         shape, room = ask.shape, self._room
@@ -229,7 +230,7 @@ class _Round:
                     take(left, pod.requests, -1)
             return fits(left, shape.requests)
 
-        return [one.deployment for one in _fewest(mine, enough)]
+        return [one.deployment for one in fewest(mine, enough)]
 
     def _give(self, victims: Iterable[str], ask: Ask) -> None:
         for victim in victims:
@@ -245,23 +246,6 @@ class _Round:
 
 def _oldest(one: Idle) -> tuple[float, str]:
     return one.last_demand, one.deployment
-
-
-def _fewest(candidates: Sequence[Idle], enough: Callable[[Sequence[Idle]], bool]) -> list[Idle]:
-    """The least recently used that are enough, without those that can be spared; empty: even all
-    are not enough. The one used last is needed: without it the others were not enough."""
-    chosen: list[Idle] = []
-    for one in candidates:
-        chosen.append(one)
-        if enough(chosen):
-            break
-    else:
-        return []
-    for one in reversed(chosen[:-1]):
-        spared = [other for other in chosen if other is not one]
-        if enough(spared):
-            chosen = spared
-    return chosen
 
 
 def _place(line: Sequence[str] | None, deployment: str) -> str:

@@ -50,6 +50,7 @@ app.add_typer(cache.app, name="cache")
 app.add_typer(measure.app, name="bench")
 operate.register(app)
 
+IDLE_HELP = "Unused for so long, a model may be put to sleep for one that needs its memory."
 ROUTERS_HELP = "How many; the first has the gateway's port, the others any free one each."
 VLLM_PYTHON_HELP = "Runs vLLM for models whose profile is not cpu."
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -109,6 +110,8 @@ def up(
     routers: Annotated[int | None, typer.Option(help=ROUTERS_HELP)] = None,
     durability: Annotated[str | None, typer.Option(help="strict | relaxed")] = None,
     vllm_python: Annotated[Path | None, typer.Option(help=VLLM_PYTHON_HELP)] = None,
+    memory: Annotated[str | None, typer.Option(help="What all engines may take: 6Gi.")] = None,
+    minimum_idle_seconds: Annotated[int | None, typer.Option(help=IDLE_HELP)] = None,
     as_json: Json = False,
 ) -> None:
     """Run the platform on this machine, in the foreground, until Ctrl-C."""
@@ -124,6 +127,8 @@ def up(
         "ROUTERS": routers,
         "DURABILITY": durability,
         "VLLM_PYTHON": vllm_python,
+        "MEMORY": memory,
+        "MINIMUM_IDLE_SECONDS": minimum_idle_seconds,
     }
     given = {name: None if value is None else str(value) for name, value in flags.items()}
     values = config.read(given, os.environ)

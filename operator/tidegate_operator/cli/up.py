@@ -5,6 +5,7 @@ there is a terminal: a service that writes to a log carries none of it.
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ import msgspec
 from tidegate_billing import settings as config
 from tidegate_operator import local
 from tidegate_operator.cli.places import default_cache, default_data
+
+_SIZES = {"Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 def options(
@@ -41,7 +44,20 @@ def options(
         vllm_python=(
             Path(values["VLLM_PYTHON"]).expanduser().absolute() if "VLLM_PYTHON" in values else None
         ),
+        memory=_memory(values),
+        minimum_idle=float(config.integer(values, "MINIMUM_IDLE_SECONDS", 10, 0, 86_400)),
     )
+
+
+def _memory(values: Mapping[str, str]) -> int:
+    given = values.get("MEMORY", "0")
+    found = re.fullmatch(r"([0-9]{1,9})(Mi|Gi|Ti)", given)
+    if found is None and given != "0":
+        raise config.SettingError(
+            f"TIDEGATE_MEMORY={given!r}: allowed are a size such as 512Mi, 6Gi or 1Ti, and 0 for "
+            "all that is free"
+        )
+    return 0 if found is None else int(found[1]) * _SIZES[found[2]]
 
 
 def _ops_port(values: Mapping[str, str]) -> int:

@@ -8,12 +8,17 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
 from tidegate_operator.local.environment import for_engine
 from tidegate_operator.local.sockets import LOOPBACK
+from tidegate_runtime.engines.sim import options
+
+MIB: Final = 2**20
+SIM_PROCESS: Final = 20 * MIB
+"""What the simulator takes without any memory of its own, measured and rounded up."""
 
 Progress = Callable[[str, str], None]
 """Called with a phase (`installing`, `fetching`, `converting`) and a detail for people."""
@@ -67,11 +72,15 @@ class Engine(Protocol):
         Raises PrepareError where it cannot succeed.
         """
 
-    def command(self, start: Start) -> Command:
-        """The process to start; only after `prepare`. Quick, for somebody waits.
+    def needs(self) -> int:
+        """Memory that one replica will take, in bytes, by estimate; 0: not known. Only after
+        `prepare`."""
 
-        Raises PrepareError where this machine cannot hold it now.
-        """
+    def lacking(self, size: int, whose: str) -> str:
+        """Why `size` bytes, called `whose` in the sentence, hold no replica; '' = they do."""
+
+    def command(self, start: Start) -> Command:
+        """The process to start; only after `prepare`. Quick, for somebody waits."""
 
     def seen(self, line: str, now: float) -> Seen | None:
         """What a line of output tells; None for most. Pure."""
@@ -100,10 +109,25 @@ class Sim:
         for alias in aliases:
             self._names += ["--alias", alias]
         self._args = list(args)
+        self._memory = options(self._args).memory_mib * MIB
         self._env = for_engine(os.environ, env)
 
     async def prepare(self, progress: Progress) -> None:
         """Nothing: a simulated model has no weights."""
+
+    def needs(self) -> int:
+        """What `--memory-mib` says, and what the process takes; not known without."""
+        return self._memory and self._memory + SIM_PROCESS
+
+    def lacking(self, size: int, whose: str) -> str:
+        """The arithmetic of it."""
+        if self.needs() <= size:
+            return ""
+        parts = f"--memory-mib {self._memory // MIB} MiB + process {SIM_PROCESS // MIB} MiB"
+        return (
+            f"it needs about {self.needs() // MIB} MiB of memory ({parts}), "
+            f"and {size // MIB} MiB {whose}"
+        )
 
     def command(self, start: Start) -> Command:
         """The simulator as a module of this very installation."""

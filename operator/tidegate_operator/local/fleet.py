@@ -37,6 +37,7 @@ class Fleet:
         self.models = {
             plan.view.deployment: Model(plan, site, self.started.append) for plan in plans
         }
+        site.room.models = self.models
         self._unpriced = asyncio.Event()
         self._unpriced.set()
         self._judge()

@@ -4,7 +4,7 @@ A systemd unit with `MemoryMax=` and a container both live in a control group, w
 /proc/meminfo does not show. Version 1 and version 2 of them are read alike.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,34 @@ def memory(root: Path = Path("/")) -> Memory:
         if 0 < limit < found.total:
             found = Memory(limit, min(found.available, max(0, limit - used)))
     return found
+
+
+def taken(sessions: Collection[int], root: Path = Path("/")) -> dict[int, int]:
+    """What the processes of each session hold in bytes: what would be free without them. Files that
+    they map are not theirs, for those can be dropped; what they share is counted once.
+
+    Raises OSError where there is no /proc."""
+    private = dict.fromkeys(sessions, 0)
+    shared = dict.fromkeys(sessions, 0)
+    for entry in (root / "proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            # Past the name, which may hold anything: state, parent, group, session.
+            session = int((entry / "stat").read_text().rpartition(")")[2].split()[3])
+            if session not in private:
+                continue
+            lines = (entry / "status").read_text().splitlines()
+        except (OSError, ValueError, IndexError):  # it has ended
+            continue
+        rows = {line.partition(":")[0]: line.split()[1:2] for line in lines}
+        private[session] += _kib(rows.get("RssAnon"))
+        shared[session] = max(shared[session], _kib(rows.get("RssShmem")))
+    return {session: private[session] + shared[session] for session in private}
+
+
+def _kib(field: list[str] | None) -> int:
+    return int(field[0]) * 1024 if field and field[0].isdigit() else 0
 
 
 def _meminfo(text: str) -> Memory:

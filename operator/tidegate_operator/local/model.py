@@ -47,6 +47,7 @@ class Model:
         self.wish = Wish()
         self.desired, self.reason = 0, ""
         self.conflict, self.warning, self.stuck = "", "", ""
+        self.waits, self.gives_way_to, self.room_at = "", "", 0.0  # as `making_room` says
         self.removed = False
         self.priced = False
         self.preparing = ("", "")
@@ -54,7 +55,7 @@ class Model:
         self.preparation: asyncio.Task[None] | None = None
         self.last_cold: tuple[float, dict[str, float]] = (0.0, {})
         self.since = time.time()
-        self._scaling = State.initial(0, self.since, self.since)
+        self.scaling = State.initial(0, self.since, self.since)
         self._finished = finished
         self._shown: tuple[str, str, str] = ("", "", "")
         self._noted = 0.0
@@ -93,8 +94,9 @@ class Model:
         sample = self.wish.sample(sample, ready)
         self.wish = self.wish.after(ready=ready, held=total.held, failure=self.view.failure)
         off = self.off or self.wish.asleep
-        decision = decide(self._scaling, [sample], self.plan.policy, now, None, suspend=off)
-        self._scaling = decision.state
+        gives = self.gives_way_to
+        decision = decide(self.scaling, [sample], self.plan.policy, now, None, off, gives)
+        self.scaling, self.gives_way_to, self.waits = decision.state, "", ""
         self.desired, self.reason = decision.replicas, self.wish.reason(decision.reason)
         self._watch(now)
         self._expire(now)
@@ -152,11 +154,14 @@ class Model:
         nothing else to say."""
         words = {"take": "changed in place", "roll": "changed, needs new replicas"}
         if kind in words:
-            detail = f"{words[kind]}: {', '.join(parts)}"
-            self.show()
-            self._noted = time.time()
-            self._shown = (self.phase(), detail, self.warned())
-            self._tell(*self._shown)
+            self.note(f"{words[kind]}: {', '.join(parts)}")
+
+    def note(self, detail: str) -> None:
+        """Reports what happened to it."""
+        self.show()
+        self._noted = time.time()
+        self._shown = (self.phase(), detail, self.warned())
+        self._tell(*self._shown)
 
     def gone(self) -> None:
         """Reports that it is no more."""
@@ -205,8 +210,8 @@ class Model:
         starting = [run for run in self.runs.values() if run.state == "starting"]
         if starting:
             return f"rolling: {starting[-1].phase}" if self.old() else starting[-1].phase
-        if self.preparing[0]:
-            return " ".join(word for word in self.preparing if word)
+        if self.waits or self.preparing[0]:
+            return self.waits or " ".join(word for word in self.preparing if word)
         failure = self.view.failure
         return f"{failure.reason}: {failure.message}" if failure and not self.ready() else ""
 
@@ -232,7 +237,7 @@ class Model:
             missing -= 1
             self.publish()
         if missing > 0 and self._may_start(now):
-            self._start(missing, now)
+            self._start(self.site.room.may_start(self, missing, now), now)
 
     def _returns(self, run: Running) -> bool:
         return stopping.can_return(run) and run.build == self.plan.build
@@ -252,8 +257,8 @@ class Model:
         start_id = f"{time.time_ns():016x}"
         held_at = 0.0
         if self.total.held_since:
-            # A wait that no start could shorten (weights, back-off) is not ours.
-            held_at = max(self.total.held_since, self.prepared_at, self.retry.at)
+            # A wait that no start could shorten (weights, back-off, memory) is not ours.
+            held_at = max(self.total.held_since, self.prepared_at, self.retry.at, self.room_at)
         trouble: tuple[str, str] | None = None
         started: list[Running] = []
         while len(started) < count and trouble is None:

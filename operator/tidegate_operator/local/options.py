@@ -15,7 +15,9 @@ import msgspec
 class UpOptions:
     """One `tidegate up`. A port of 0 means any free one; `ops_port` is the router's, billing and
     the operator take the next two. `stop_seconds`: how long running streams may finish in after
-    the first Ctrl-C. `vllm_python`: what runs vLLM for models that are not on the CPU."""
+    the first Ctrl-C. `vllm_python`: what runs vLLM for models that are not on the CPU.
+    `memory`: what engines may take together, in bytes; 0: all that is free. `minimum_idle`: seconds
+    without use before a model may be put to sleep for another one."""
 
     files: tuple[Path, ...]
     data: Path
@@ -30,6 +32,8 @@ class UpOptions:
     log_format: str = "json"
     vllm_python: Path | None = None
     stop_seconds: float = 30.0
+    memory: int = 0
+    minimum_idle: float = 10.0
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -96,6 +96,11 @@ class Running:
         return self.view.id
 
     @property
+    def need(self) -> int:
+        """Memory that it was estimated to take, in bytes; 0: not known."""
+        return self._engine.needs()
+
+    @property
     def state(self) -> str:
         """starting, ready or draining."""
         return self.view.state

@@ -13,6 +13,7 @@ import httpx
 
 from tidegate_billing.links import EngineCounters
 from tidegate_operator.demand import Picture
+from tidegate_operator.local.making_room import Room
 from tidegate_operator.local.options import Event
 from tidegate_operator.local.replica import Running
 from tidegate_operator.local.world import World
@@ -24,7 +25,7 @@ class Site:
     """The surroundings of a model. `count` tells billing the counters of an ended engine and
     returns when it has them; `started` notes a new engine; `changed` says that the list of engines
     is another one. `mark` is what every engine carries in its environment; `lives` is what its time
-    comes to."""
+    comes to, `room` the memory that engines may take."""
 
     data: Path
     mark: Mapping[str, str]
@@ -36,6 +37,7 @@ class Site:
     started: Callable[[Running], None]
     changed: Callable[[], None]
     lives: Lives = field(default_factory=Lives)
+    room: Room = field(default_factory=Room)
     closing: bool = False
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 

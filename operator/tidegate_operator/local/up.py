@@ -41,6 +41,7 @@ from tidegate_operator.local.epochs import Epochs
 from tidegate_operator.local.files import Contents
 from tidegate_operator.local.fleet import Fleet
 from tidegate_operator.local.following import Held
+from tidegate_operator.local.making_room import Room
 from tidegate_operator.local.options import Event, UpOptions
 from tidegate_operator.local.parts import Part
 from tidegate_operator.local.plan import Plan
@@ -174,6 +175,7 @@ class Platform:
             started=self._engine_started,
             changed=self._changed,
             lives=self._diary.lives,
+            room=Room(options.memory, options.minimum_idle),
         )
         self._fleet = Fleet(start.plans, self._site)
         self._follower = watch.Follower(

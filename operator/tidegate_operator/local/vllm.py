@@ -54,7 +54,9 @@ class Vllm:
             self._need = await asyncio.to_thread(self._estimate, self._model)
         except steps.PrepareError as error:
             raise _refusal(error, "ModelUnavailable") from error
-        self._fits(machine.memory().total, "is all there is")
+        # Before an engine is installed for nothing; memory of now is looked at when it starts.
+        if words := self.lacking(machine.memory().total, "is all there is"):
+            raise PrepareError("OutOfMemory", words)
         if found is None:
             try:
                 found = (await environment.install(self._cache, _told(progress))).python
@@ -71,13 +73,18 @@ class Vllm:
         for path in (python, made, *([raw] if raw else [])):
             self._held += shelf.hold(self._cache, path)
 
-    def command(self, start: Start) -> Command:
-        """vLLM's server, on loopback, behind its guard.
+    def needs(self) -> int:
+        """By what its configuration and weights say; not known of an engine on a GPU."""
+        return 0 if self._need is None else self._need.total
 
-        Raises PrepareError where the memory that is free now cannot hold it."""
+    def lacking(self, size: int, whose: str) -> str:
+        """The arithmetic of it."""
+        return "" if self._need is None else memory.refusal(self._need, size, whose)
+
+    def command(self, start: Start) -> Command:
+        """vLLM's server, on loopback, behind its guard."""
         assert self._python is not None
         assert self._model is not None
-        self._fits(machine.memory().available, "is free now")
         made = self._made(start, self._python, self._model)
         return Command(made.argv, made.env)
 
@@ -91,11 +98,6 @@ class Vllm:
         made = self._made(Start("", 0, "unused", Path()), Path(), model)
         told = memory.settings(made.argv, made.env, spec.scaling.concurrency_limit)
         return memory.need(found, shape, told)
-
-    def _fits(self, size: int, whose: str) -> None:
-        """Raises PrepareError, with the arithmetic, where `size` bytes are not enough."""
-        if self._need is not None and (words := memory.refusal(self._need, size, whose)):
-            raise PrepareError("OutOfMemory", words)
 
     def _made(self, start: Start, python: Path, model: Path) -> args.Command:
         spec = self._one.spec

@@ -31,6 +31,7 @@ SIM_FLAGS: Mapping[str, tuple[str, str]] = {
     "--tokens-per-second": (_NUMBER, "a rate per stream, such as 200 (0: no limit)"),
     "--fail": (_FAIL, _FAIL_WORDS),
     "--seed": (r"[0-9]{1,18}", "a whole number"),
+    "--memory-mib": (r"[0-9]{1,6}", "memory to take, a whole number of MiB"),
 }
 """The sim engine's flags that a resource may give: pattern of the value, and what it takes."""
 

@@ -82,6 +82,8 @@ async def _serve(
     if status is not None:
         listener.close()
         return status
+    # Every page is written to: what was only asked for would be nobody's.
+    taken = bytearray(b"\1") * (chosen.memory_mib << 20)
     engine = Engine(chosen, truth, loop)
     opened = Opened()
     server = await loop.create_server(
@@ -91,6 +93,7 @@ async def _serve(
     await stop.wait()
     server.close()
     await _drain(engine, opened, hurry, chosen.shutdown_timeout)
+    del taken
     return 0
 
 

@@ -24,6 +24,7 @@ class Options:
     `model`: the name it serves, and `aliases`: further ones that it answers to.
     `start_seconds`: how long the start takes. `ttft_ms`: from a request to its first token.
     `tokens_per_second`: per stream and choice; 0 is as fast as possible. `seed`: of embeddings.
+    `memory_mib`: memory that it takes when it has started, as weights would.
     `truth`: path of the truth file ("": none).
     `shutdown_timeout`: seconds that running answers get after SIGTERM.
     """
@@ -37,6 +38,7 @@ class Options:
     tokens_per_second: float = 50.0
     fail: tuple[fault.Fault, ...] = ()
     seed: int = 0
+    memory_mib: int = 0
     truth: str = ""
     shutdown_timeout: float = 30.0
     no_guard: bool = False
@@ -106,6 +108,7 @@ def _parser() -> _Parser:
     add("--tokens-per-second", type=_amount, default=default.tokens_per_second)
     add("--fail", type=_fault, action="append", metavar="KIND[@N]", help=", ".join(fault.KINDS))
     add("--seed", type=_whole(0, 2**63 - 1), default=default.seed)
+    add("--memory-mib", type=_whole(0, 1_000_000), default=default.memory_mib)
     add("--truth", type=_text, metavar="FILE")
     add("--shutdown-timeout", type=_amount, default=default.shutdown_timeout)
     add("--no-guard", action="store_true", help="no warning where no secret is set")
