@@ -129,10 +129,7 @@ ASKS = st.lists(
 
 
 def decided(asks: Sequence[Ask], holders: Sequence[Holder], free: int) -> Outcome:
-    # Who asks for more is in use.
-    asking = {one.deployment for one in asks}
-    known = [one._replace(use="used") if one.deployment in asking else one for one in holders]
-    return decide(asks, known, free, IDLE, NOW)
+    return decide(asks, holders, free, IDLE, NOW)
 
 
 @given(ASKS, HOLDERS, st.integers(-10, 80))

@@ -26,13 +26,14 @@ Progress = Callable[[str, str], None]
 
 class Start(NamedTuple):
     """One replica about to be started. `truth`: where a simulator writes what it did; `log`: where
-    what the engine says is kept."""
+    what the engine says is kept; `cores`: what its threads are to run on, empty: not decided here."""
 
     replica: str
     port: int
     guard: str
     truth: Path
     log: Path | None = None
+    cores: tuple[int, ...] = ()
 
 
 class Command(NamedTuple):
@@ -63,6 +64,8 @@ class Engine(Protocol):
 
     tells_truth: bool
     """Whether it writes a truth file."""
+    computes: bool
+    """Whether it is to be given cores to compute on."""
     first_phase: str
     """What it does before it first says something."""
 
@@ -96,6 +99,7 @@ class Sim:
     """The simulator: nothing to prepare, and it says in JSON how far it is."""
 
     tells_truth = True
+    computes = False
     first_phase = "launching"
 
     def __init__(

@@ -97,6 +97,7 @@ class Fleet:
             model.evaluate(now)
             if model.removed and not model.runs:
                 self._forget(model)
+        self.site.binding.settle(self.models.values(), self.site.picture.lines(now), now)
 
     def _forget(self, model: Model) -> None:
         """The last of a model that was removed: its engines are gone and counted."""
@@ -215,6 +216,7 @@ class Fleet:
                 "url": run.view.url,
                 "state": run.state,
                 "guard": run.view.guard,
+                "cores": self.site.binding.of(run.id),
             }
             for model in self.models.values()
             for run in model.runs.values()

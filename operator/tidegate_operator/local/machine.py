@@ -23,8 +23,8 @@ _V2 = ("memory.max", "memory.current", "inactive_file")
 def memory(root: Path = Path("/")) -> Memory:
     """What there is now. Raises OSError where there is no /proc."""
     found = _meminfo((root / "proc/meminfo").read_text())
-    for folder, names in _groups(root):
-        limit, used = _limited(folder, names)
+    for folder, unified in groups(root, "memory"):
+        limit, used = _limited(folder, _V2 if unified else _V1)
         if 0 < limit < found.total:
             found = Memory(limit, min(found.available, max(0, limit - used)))
     return found
@@ -37,21 +37,29 @@ def taken(sessions: Collection[int], root: Path = Path("/")) -> dict[int, int]:
     Raises OSError where there is no /proc."""
     private = dict.fromkeys(sessions, 0)
     shared = dict.fromkeys(sessions, 0)
+    for session, folder in processes(sessions, root):
+        try:
+            lines = (folder / "status").read_text().splitlines()
+        except OSError:  # it has ended
+            continue
+        rows = {line.partition(":")[0]: line.split()[1:2] for line in lines}
+        private[session] += _kib(rows.get("RssAnon"))
+        shared[session] = max(shared[session], _kib(rows.get("RssShmem")))
+    return {session: private[session] + shared[session] for session in private}
+
+
+def processes(sessions: Collection[int], root: Path = Path("/")) -> Iterator[tuple[int, Path]]:
+    """Each process of these sessions: its session, and its folder in /proc."""
     for entry in (root / "proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
             # Past the name, which may hold anything: state, parent, group, session.
             session = int((entry / "stat").read_text().rpartition(")")[2].split()[3])
-            if session not in private:
-                continue
-            lines = (entry / "status").read_text().splitlines()
         except (OSError, ValueError, IndexError):  # it has ended
             continue
-        rows = {line.partition(":")[0]: line.split()[1:2] for line in lines}
-        private[session] += _kib(rows.get("RssAnon"))
-        shared[session] = max(shared[session], _kib(rows.get("RssShmem")))
-    return {session: private[session] + shared[session] for session in private}
+        if session in sessions:
+            yield session, entry
 
 
 def _kib(field: list[str] | None) -> int:
@@ -63,8 +71,9 @@ def _meminfo(text: str) -> Memory:
     return Memory(int(rows["MemTotal"]) * 1024, int(rows["MemAvailable"]) * 1024)
 
 
-def _groups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
-    """Each memory control group this process is in: its own, and all above it."""
+def groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
+    """Each control group of a kind that this process is in, its own and all above it, and whether
+    it is of version 2."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -72,15 +81,15 @@ def _groups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            base, names = root / "sys/fs/cgroup", _V2
-        elif "memory" in controllers.split(","):
-            base, names = root / "sys/fs/cgroup/memory", _V1
+            base = root / "sys/fs/cgroup"
+        elif controller in controllers.split(","):
+            base = root / "sys/fs/cgroup" / controller
         else:
             continue
         own = base / path.lstrip("/")
         for folder in (own, *own.parents):
             if folder.is_relative_to(base):
-                yield folder, names
+                yield folder, not controllers
 
 
 def _limited(folder: Path, names: tuple[str, str, str]) -> tuple[int, int]:

@@ -81,11 +81,13 @@ class Room:
             return granted
         left = ask._replace(wanted=count - granted, has=ask.has + granted)
         self._asked[deployment] = _Asked(left, now)
+        if granted:
+            return granted  # what comes of the rest is said when it is asked for again
         if wait.kind == "never" or now - since > model.plan.grace_seconds:
             self._refuse(model, here)
         else:
             model.waits = f"waiting for memory: {self._words(wait)}"
-        return granted
+        return 0
 
     def freed(self, now: float) -> None:
         """An engine has gone: whoever waits is looked at, first come, first served."""

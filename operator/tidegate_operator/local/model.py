@@ -294,6 +294,7 @@ class Model:
             guard=secrets.token_urlsafe(24),
             truth=self.site.data / "truth" / file,
             log=enginelog.path(self.site.data, self.deployment, replica),
+            cores=self.site.binding.begin(replica, self, time.time()),
         )
         return Running(
             self.plan.engine,

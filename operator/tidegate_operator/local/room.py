@@ -66,10 +66,13 @@ def decide(
 ) -> Outcome:
     """Who gets how many replicas, and who waits for what. `free`: bytes that nobody has or was
     promised; `minimum_idle`: how many seconds an idle model is left alone after its last use."""
-    round_ = _Round(holders, free, minimum_idle, now)
+    known = list(asks)
+    asking = {one.deployment for one in known}
+    able = [one for one in holders if one.deployment not in asking]
+    round_ = _Round(holders, able, free, minimum_idle, now)
     granted: dict[str, int] = {}
     waits: dict[str, Wait] = {}
-    for ask in sorted(asks, key=lambda one: (one.has > 0, one.since, one.deployment)):
+    for ask in sorted(known, key=lambda one: (one.has > 0, one.since, one.deployment)):
         for _ in range(ask.wanted):
             wait = round_.look_at(ask)
             if wait is not None:
@@ -80,20 +83,25 @@ def decide(
 
 
 class _Round:
-    """One pass over the asks. `_now`: free now; `_soon`: once all that goes is gone, without what
+    """One pass over the asks. `able`: the holders that ask for nothing themselves. `_now`: free now; `_soon`: once all that goes is gone, without what
     is reserved."""
 
     def __init__(
-        self, holders: Sequence[Holder], free: int, minimum_idle: float, now: float
+        self,
+        holders: Sequence[Holder],
+        able: Sequence[Holder],
+        free: int,
+        minimum_idle: float,
+        now: float,
     ) -> None:
         self.gives: list[GiveWay] = []
-        self._holders = sorted(holders, key=lambda one: (one.last_used, one.deployment))
+        self._holders = sorted(holders, key=_oldest)
         self._now = free
         self._soon = free + sum(one.leaving for one in holders)
         self._going = [one.deployment for one in self._holders if one.leaving]
         self._idle = [
             one
-            for one in self._holders
+            for one in sorted(able, key=_oldest)
             if one.use == "idle" and one.size and now - one.last_used >= minimum_idle
         ]
 
@@ -124,9 +132,14 @@ class _Round:
 
     def _make_room(self, ask: Ask) -> None:
         """Has idle models go, as few as are enough; none, where all are not enough."""
-        others = [one for one in self._idle if one.deployment != ask.deployment]
-        for one in fewest(others, lambda some: self._soon + sum(x.size for x in some) >= ask.need):
+        for one in fewest(
+            self._idle, lambda some: self._soon + sum(x.size for x in some) >= ask.need
+        ):
             self.gives.append(GiveWay(one.deployment, ask.deployment))
             self._idle.remove(one)
             self._going.append(one.deployment)
             self._soon += one.size
+
+
+def _oldest(one: Holder) -> tuple[float, str]:
+    return one.last_used, one.deployment

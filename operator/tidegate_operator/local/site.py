@@ -13,6 +13,7 @@ import httpx
 
 from tidegate_billing.links import EngineCounters
 from tidegate_operator.demand import Picture
+from tidegate_operator.local.binding import Binding
 from tidegate_operator.local.making_room import Room
 from tidegate_operator.local.options import Event
 from tidegate_operator.local.replica import Running
@@ -25,7 +26,7 @@ class Site:
     """The surroundings of a model. `count` tells billing the counters of an ended engine and
     returns when it has them; `started` notes a new engine; `changed` says that the list of engines
     is another one. `mark` is what every engine carries in its environment; `lives` is what its time
-    comes to, `room` the memory that engines may take."""
+    comes to, `room` the memory that engines may take, `binding` the cores they compute on."""
 
     data: Path
     mark: Mapping[str, str]
@@ -38,6 +39,7 @@ class Site:
     changed: Callable[[], None]
     lives: Lives = field(default_factory=Lives)
     room: Room = field(default_factory=Room)
+    binding: Binding = field(default_factory=Binding)
     closing: bool = False
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 

@@ -18,6 +18,11 @@ from tidegate_runtime.contract.spec import ModelDeployment
 from tidegate_runtime.engines.vllm import args, environment, memory, phases, sources, weights
 from tidegate_runtime.engines.vllm import progress as steps
 
+_BINDING = frozenset(
+    {"VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS", "OMP_PLACES", "GOMP_CPU_AFFINITY"}
+)
+"""A resource's own word on its threads, which wins."""
+
 
 class Vllm:
     """vLLM for one deployment."""
@@ -34,6 +39,7 @@ class Vllm:
         self._model: Path | None = None
         self._need: memory.Need | None = None
         self._held: list[int] = []
+        self.computes = _device(one) == "cpu" and not _binds_itself(one, env)
         weakref.finalize(self, shelf.release, self._held)
 
     async def prepare(self, progress: Progress) -> None:
@@ -111,8 +117,7 @@ class Vllm:
                 drain_seconds=spec.drain.timeout_seconds,
                 max_concurrency=spec.scaling.concurrency_limit,
                 task=_task(self._one),
-                # Bound threads are a tenth faster, but two replicas must not share their cores.
-                cpus=_cores() if spec.scaling.max_replicas == 1 else (),
+                cpus=start.cores,
                 device=_device(self._one),
                 devices=interpreter.devices(spec.resources.profile),
                 args=tuple(spec.engine.args),
@@ -133,8 +138,12 @@ def _device(one: ModelDeployment) -> args.Device:
     return "cpu" if one.spec.resources.profile.partition(":")[0] == "cpu" else "gpu"
 
 
-def _cores() -> tuple[int, ...]:
-    return tuple(sorted(os.sched_getaffinity(0)))
+def _binds_itself(one: ModelDeployment, env: Mapping[str, str]) -> bool:
+    """Whether the resource says where threads run, or makes several processes compute: those take
+    a list each."""
+    names = {given.partition("=")[0].replace("_", "-") for given in one.spec.engine.args}
+    parallel = {"--tensor-parallel-size", "--pipeline-parallel-size"}
+    return bool(names & parallel or _BINDING & env.keys())
 
 
 def _told(tell: Progress) -> steps.Report:

@@ -161,6 +161,9 @@ def _platform(serve: Serve) -> dict[str, str]:
     return {
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": cores or "auto",
+        # Threads wait for each other by spinning, by default so long that two on one core keep each
+        # other from running: a fiftieth of the speed was left (docs/adr/0016-cores.md).
+        "GOMP_SPINCOUNT": "1000",
         # `--enforce-eager` does not reach the sampler: the first request with logprobs would wait
         # ten seconds for a C++ compiler.
         "TORCHDYNAMO_DISABLE": "1",
