@@ -101,3 +101,25 @@ def test_the_screen_shows_each_model_and_ends() -> None:
     screen.close()
     assert "http://g" in out.getvalue()
     assert "8s" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("0", 0), ("512Mi", 512 * 2**20), ("6Gi", 6 * 2**30), ("1Ti", 2**40)],
+)
+def test_memory_for_engines(given: str, expected: int) -> None:
+    assert chosen(MEMORY=given).memory == expected
+    assert chosen().memory == 0
+
+
+@pytest.mark.parametrize("given", ["6", "6GB", "-1Gi", "1.5Gi", "Gi", "6Gi "])
+def test_memory_that_is_no_size_is_named(given: str) -> None:
+    with pytest.raises(SettingError, match=r"TIDEGATE_MEMORY=.*allowed are a size such as 512Mi"):
+        chosen(MEMORY=given)
+
+
+def test_how_long_a_model_is_left_alone() -> None:
+    assert chosen().minimum_idle == 10.0
+    assert chosen(MINIMUM_IDLE_SECONDS="3").minimum_idle == 3.0
+    with pytest.raises(SettingError, match="MINIMUM_IDLE_SECONDS"):
+        chosen(MINIMUM_IDLE_SECONDS="-1")

@@ -222,13 +222,16 @@ def test_threads_move_as_engines_come_into_use_and_go(engine: int) -> None:
     assert binding.begin("b1", two, 2.0) == (second,)
     run(two, "b1", 2**30, "starting")
     free = set(allowed)
+    binding.settle([one, two], told(a1=1), 2.5)  # as long as it starts it needs none
+    assert places(engine) == [free, {first}, {second}]
+    run(two, "b1", 2**30)
 
     binding.settle([one, two], told(a1=1), 3.0)
     assert places(engine) == [free, {first}, {first}]
     assert (binding.of("a1"), binding.of("b1")) == ([first], [second])
 
     binding.begin("c1", three, 3.0)  # more than there are cores
-    run(three, "c1", 2**30, "starting")
+    run(three, "c1", 2**30)
     binding.settle([one, two, three], told(a1=1), 3.5)
     assert places(engine) == [free, free, free]
     assert binding.of("a1") == []
@@ -241,7 +244,7 @@ def test_threads_move_as_engines_come_into_use_and_go(engine: int) -> None:
 
     # One that is idle has no share, but keeps its place; unknown is no zero.
     binding.begin("b2", two, 5.0)
-    run(two, "b2", 2**30, "starting")
+    run(two, "b2", 2**30)
     binding.settle([one, two], {"r": None}, 50.0)
     assert binding.of("a1") == [first]
     binding.settle([one, two], told(), 51.0 + IN_USE_SECONDS)

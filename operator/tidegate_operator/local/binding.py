@@ -53,6 +53,12 @@ class Binding:
         """The cores that it computes on; none: those of everybody, or not known."""
         return list(self._shares.get(replica, ()))
 
+    def forget(self, replica: str) -> None:
+        """It is gone; what it had is anybody's."""
+        self._owner.pop(replica, None)
+        for kept in (self._shares, self._used, self._began):
+            kept.pop(replica, None)
+
     def settle(
         self, models: Iterable["Model"], lines: Mapping[str, DemandLine | None], now: float
     ) -> None:
@@ -61,19 +67,19 @@ class Binding:
             return
         runs = {run.id: run for model in models for run in model.runs.values()}
         for gone in [one for one in self._owner if one not in runs]:
-            self._owner.pop(gone)
-            for kept in (self._shares, self._used, self._began):
-                kept.pop(gone, None)
+            self.forget(gone)
         for one in busy(self._owner, lines):
             # Where a router is silent nobody knows: then it may be in use.
             if one.in_flight != 0 or runs[one.id].state == "starting":
                 self._used[one.id] = now
-        using = [one for one in self._owner if self._in_use(one, now)]
+        # One that starts computes nothing yet: those that serve have its cores until it is ready.
+        able = [one for one in self._owner if runs[one].state != "starting"]
+        using = [one for one in able if self._in_use(one, now)]
         parts = cores.split(self._processor.usable, len(using))
         shares = dict(zip(using, parts, strict=True))
-        for replica in self._owner:
+        for replica in able:
             share = shares.get(replica, self._processor.usable)
-            if runs[replica].state != "starting" and share != self._shares[replica]:
+            if share != self._shares[replica]:
                 self._move(replica, runs[replica].child.pid, share)
 
     def _in_use(self, replica: str, now: float) -> bool:

@@ -58,6 +58,7 @@ async def end(run: Running, site: Site, grace: float) -> None:
             break
         await asyncio.sleep(0.05)
     await run.child.stop(grace)
+    site.binding.forget(run.id)
     site.room.freed(time.time())
     if run.truth is not None:
         final = await counters.after_death(final, run.truth)
