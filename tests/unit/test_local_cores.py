@@ -186,7 +186,7 @@ time.sleep(60)
 
 @pytest.fixture
 def engine() -> Iterator[int]:
-    """A process with a thread on each of two cores, and one that is bound to none."""
+    """A process of three threads, two of them bound to a core each."""
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs two processors")
     process = subprocess.Popen(
@@ -223,29 +223,30 @@ def test_threads_move_as_engines_come_into_use_and_go(engine: int) -> None:
     run(two, "b1", 2**30, "starting")
     free = set(allowed)
     binding.settle([one, two], told(a1=1), 2.5)  # as long as it starts it needs none
-    assert places(engine) == [free, {first}, {second}]
+    assert places(engine) == [{first, second}] * 3
     run(two, "b1", 2**30)
 
     binding.settle([one, two], told(a1=1), 3.0)
-    assert places(engine) == [free, {first}, {first}]
+    assert places(engine) == [{first}] * 3
     assert (binding.of("a1"), binding.of("b1")) == ([first], [second])
 
     binding.begin("c1", three, 3.0)  # more than there are cores
     run(three, "c1", 2**30)
     binding.settle([one, two, three], told(a1=1), 3.5)
-    assert places(engine) == [free, free, free]
+    assert places(engine) == [free] * 3
     assert binding.of("a1") == []
 
     two.runs.clear()
     three.runs.clear()
     binding.settle([one, two, three], told(a1=1), 4.0)
-    assert places(engine) == [free, {first}, {second}]
+    assert places(engine) == [{first, second}] * 3
     assert binding.of("b1") == []
 
-    # One that is idle has no share, but keeps its place; unknown is no zero.
+    # One that is idle has no share and is free to run; unknown is no zero.
     binding.begin("b2", two, 5.0)
     run(two, "b2", 2**30)
     binding.settle([one, two], {"r": None}, 50.0)
     assert binding.of("a1") == [first]
+    assert places(engine) == [{first}] * 3
     binding.settle([one, two], told(), 51.0 + IN_USE_SECONDS)
-    assert places(engine) == [free, {first}, {second}]
+    assert places(engine) == [{first, second}] * 3

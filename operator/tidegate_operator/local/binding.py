@@ -2,10 +2,11 @@
 
 How many threads an engine has is settled when it starts, by the cores it is given then; where they
 run is changed as engines come into use and go out of it. An idle engine has no cores of its own: it
-keeps those it began with, and is in nobody's way.
+may use all, and is in nobody's way. Within its share a thread runs where the kernel puts it, which
+also moves it away from what else the machine does.
 
 Only processes that vLLM has bound are touched (its workers): they carry the list in their own
-environment. Everything else of an engine runs where the kernel puts it.
+environment. Everything else of an engine runs anywhere.
 """
 
 import contextlib
@@ -33,7 +34,7 @@ class Binding:
         self._owner: dict[str, str] = {}
         self._shares: dict[str, tuple[int, ...]] = {}
         self._used: dict[str, float] = {}
-        self._began: dict[str, dict[int, set[int]]] = {}
+        self._placed: dict[str, tuple[int, ...]] = {}
 
     def begin(self, replica: str, model: "Model", now: float) -> tuple[int, ...]:
         """The cores that a replica starts with; empty: it sees to that itself."""
@@ -56,7 +57,7 @@ class Binding:
     def forget(self, replica: str) -> None:
         """It is gone; what it had is anybody's."""
         self._owner.pop(replica, None)
-        for kept in (self._shares, self._used, self._began):
+        for kept in (self._shares, self._used, self._placed):
             kept.pop(replica, None)
 
     def settle(
@@ -79,24 +80,18 @@ class Binding:
         shares = dict(zip(using, parts, strict=True))
         for replica in able:
             share = shares.get(replica, self._processor.usable)
-            if share != self._shares[replica]:
-                self._move(replica, runs[replica].child.pid, share)
+            if share != self._placed.get(replica):
+                self._shares[replica] = self._placed[replica] = share
+                _move(runs[replica].child.pid, share or self._processor.allowed)
 
     def _in_use(self, replica: str, now: float) -> bool:
         return now - self._used[replica] <= IN_USE_SECONDS
 
-    def _move(self, replica: str, session: int, share: tuple[int, ...]) -> None:
-        """Threads that began on cores of the share go back there; others go anywhere in it."""
-        allowed = set(self._processor.allowed)
-        place = set(share) or allowed
-        began = self._began.setdefault(replica, {})
-        for thread in _computing(session):
-            with contextlib.suppress(OSError):  # it has ended
-                began.setdefault(thread, os.sched_getaffinity(thread))
-                own = began[thread]
-                if own < allowed:  # the rest was never bound
-                    os.sched_setaffinity(thread, own if share and own <= place else place)
-        self._shares[replica] = share
+
+def _move(session: int, share: tuple[int, ...]) -> None:
+    for thread in _computing(session):
+        with contextlib.suppress(OSError):  # it has ended
+            os.sched_setaffinity(thread, share)
 
 
 def _computing(session: int) -> Iterator[int]:
