@@ -24,7 +24,9 @@ def identify(tenants: Tenants, incoming: Incoming, now: float, wall: float) -> K
     Raises TenantError (401, 403), PlatformError (503) without a fresh picture."""
     if not incoming.token:
         raise TenantError(
-            401, "invalid_api_key", "No API key was sent: use `Authorization: Bearer KEY`"
+            401,
+            "invalid_api_key",
+            "No API key was sent: use `Authorization: Bearer KEY` (or `x-api-key: KEY`)",
         )
     if not tenants.fresh(now):
         raise PlatformError(503, "tenants_unknown", "Keys cannot be checked now", retry_after=1)

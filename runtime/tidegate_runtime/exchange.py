@@ -17,6 +17,7 @@ from tidegate_billing.usage import Outcome, Usage, uuid7
 from tidegate_runtime import http1, openai
 from tidegate_runtime.boundary import bounded
 from tidegate_runtime.errors import EngineError, PlatformError, Refusal
+from tidegate_runtime.messages.route import DIALECTS
 from tidegate_runtime.reply import Reply
 from tidegate_runtime.settlement import settlement
 from tidegate_runtime.stream import Counts, MalformedAnswer, Scanner, usage_of
@@ -41,7 +42,7 @@ class Exchange:
     """One admitted request. Ends exactly once, in `_end`."""
 
     __slots__ = (
-        "_attempt", "_content_type", "_forwarded", "_parts", "_reply", "_scanner", "_slot",
+        "_attempt", "_content_type", "_dialect", "_forwarded", "_parts", "_reply", "_scanner", "_slot",
         "_status", "_tail", "_upstream", "body", "connect_until", "draw", "ended", "failed", "fed_at", "front", "gate", "heard_at",
         "incoming", "key", "model", "replica", "request", "since", "started", "ticket", "tries", "unreached",
     )  # fmt: skip
@@ -58,25 +59,23 @@ class Exchange:
         self.request = request
         self.body = body
         self.started = time.time()
-        self.since = gate.loop.time()
-        self.heard_at, self.fed_at = self.since, 0.0
+        self.since = self.heard_at = gate.loop.time()
         self.ticket: Ticket[Exchange] | None = None
         self.tries = self.unreached = 0
         self.failed: set[str] = set()
-        self.ended = False
+        self.ended = self._forwarded = False
         self.draw: Draw | None = None
         self._attempt: Usage | None = None
         self.replica: ReplicaState | None = None
-        self.connect_until = 0.0
+        self.connect_until = self.fed_at = 0.0
         self._upstream: Upstream | None = None
         self._slot = -1
-        self._reply = Reply(front, incoming)
-        self._forwarded = False
+        self._dialect = DIALECTS.get(incoming.path)
+        self._reply = (Reply if self._dialect is None else self._dialect.reply)(front, incoming)
         self._reset()
 
     def _reset(self) -> None:
-        self._status = 0
-        self._content_type = b""
+        self._status, self._content_type = 0, b""
         self._parts: list[bytes] = []
         self._tail = b""
         self._scanner: Scanner | None = None
@@ -152,7 +151,7 @@ class Exchange:
         self._status, self._content_type = status, content_type
         request = self.request
         if status == 200 and request.stream and content_type.startswith(b"text/event-stream"):
-            self._scanner = Scanner(
+            self._scanner = (Scanner if self._dialect is None else self._dialect.scanner)(
                 request.want_usage, request.want_continuous, request.choices, request.prompts
             )
 
@@ -220,10 +219,10 @@ class Exchange:
         body = b"".join(self._parts)
         try:
             counts = usage_of(body)
+            self._parts[:] = [body if self._dialect is None else self._dialect.answer(body)]
         except MalformedAnswer as exc:
             self._retry(str(exc), stale=False)
             return
-        self._parts[:] = [body]
         self.fed_at = self.heard_at
         self._settle("completed", counts, self._plain_done)
 
@@ -371,7 +370,7 @@ class Exchange:
         """Answer with an error: by status where nothing went out, else in-band without [DONE]."""
         if not self.ended:
             self.gate.refused(self.incoming, refusal)
-            self._reply.whole(refusal.status, refusal.body(), retry_after=refusal.retry_after)
+            self._reply.refuse(refusal)
             self._end(refusal.status)
 
     def fail(self, *_: object) -> None:

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import httptools
 
 from tidegate_billing.usage import uuid7
-from tidegate_runtime import http1
+from tidegate_runtime import http1, shape
 from tidegate_runtime.errors import PlatformError, Refusal, TenantError
 
 MAX_HEAD: Final = 64 * 1024
@@ -207,7 +207,10 @@ class Front(asyncio.Protocol):
         name = name.lower()
         if name == b"authorization":
             scheme, _, token = value.partition(b" ")
-            incoming.token = token.strip() if scheme.lower() == b"bearer" else b""
+            if scheme.lower() == b"bearer":
+                incoming.token = token.strip()
+        elif name == b"x-api-key":
+            incoming.token = incoming.token or value.strip()
         elif name == b"x-request-id":
             incoming.client_request_id = value[:128].decode("latin-1")
         elif name in {b"traceparent", b"tracestate"}:
@@ -330,9 +333,7 @@ class Front(asyncio.Protocol):
         self._in = None
         self._forget(incoming)
         self._handler.refused(incoming, refusal)
-        self.transport.write(
-            http1.plain(refusal.status, refusal.body(), incoming.request_id, close=True)
-        )
+        self.transport.write(shape.refused(refusal, incoming.path, incoming.request_id, close=True))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._since = -self._loop.time()

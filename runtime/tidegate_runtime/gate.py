@@ -15,7 +15,7 @@ import structlog
 
 from tidegate_billing.links import KeyView
 from tidegate_billing.usage import Usage
-from tidegate_runtime import http1, openai, refusals, roster
+from tidegate_runtime import http1, openai, refusals, roster, shape
 from tidegate_runtime.account import PREFIXES, Account
 from tidegate_runtime.admit import catalogue, identify, resolve, standing
 from tidegate_runtime.boundary import bounded
@@ -27,6 +27,7 @@ from tidegate_runtime.errors import PlatformError, Refusal, TenantError, model_n
 from tidegate_runtime.exchange import Exchange
 from tidegate_runtime.front import Front, Incoming
 from tidegate_runtime.hold import Ticket
+from tidegate_runtime.messages.route import DIALECTS
 from tidegate_runtime.meter import Meter
 from tidegate_runtime.roster import suspended
 from tidegate_runtime.route import Wait, least_load
@@ -97,8 +98,8 @@ class Gate:
         self.refused(incoming, refusal)
         self.requests["", refusal.status] += 1
         front.send(
-            http1.plain(
-                refusal.status, refusal.body(), incoming.request_id, retry_after=refusal.retry_after,
+            shape.refused(
+                refusal, incoming.path, incoming.request_id,
                 close=incoming.close, head=incoming.method == b"HEAD",
             )
         )  # fmt: skip
@@ -115,7 +116,8 @@ class Gate:
     def _handle(self, front: Front, incoming: Incoming) -> None:
         endpoint = incoming.path
         key = identify(self.tenants, incoming, self.loop.time(), time.time())
-        if endpoint not in openai.TASKS:
+        dialect = DIALECTS.get(endpoint)
+        if dialect is None and endpoint not in openai.TASKS:
             if self.account is not None and endpoint.startswith(PREFIXES):
                 self.account.ask(front, incoming, key)
                 return
@@ -125,7 +127,10 @@ class Gate:
             raise TenantError(405, "method_not_allowed", f"{endpoint} takes POST")
         body = bytes(incoming.body)
         incoming.body.clear()
-        request = openai.parse(endpoint, body)
+        if dialect is None:
+            request = openai.parse(endpoint, body)
+        else:
+            request, body = dialect.read(body)
         model = self.models[resolve(self.names, self.tenants, key, request).deployment]
         exchange = Exchange(self, front, incoming, key, model, request, body)
         model.last_request = exchange.started

@@ -23,9 +23,12 @@ def plain(
     retry_after: int | None = None,
     close: bool = False,
     head: bool = False,
+    extra: bytes = b"",
 ) -> bytes:
-    """A whole answer of known length; `head` answers a HEAD request, so without the body."""
-    extra = b"" if retry_after is None else b"retry-after: %d\r\n" % retry_after
+    """A whole answer of known length; `head` answers a HEAD request, so without the body. `extra`: more
+    lines of the head."""
+    if retry_after is not None:
+        extra += b"retry-after: %d\r\n" % retry_after
     if close:
         extra += b"connection: close\r\n"
     return b"%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b" % (
@@ -33,13 +36,18 @@ def plain(
     )  # fmt: skip
 
 
-def stream_head(request_id: str, *, chunked: bool) -> bytes:
+def request_id(name: str) -> bytes:
+    """The line in which Anthropic's SDKs look for a request's id."""
+    return b"request-id: %b\r\n" % name.encode()
+
+
+def stream_head(request_id: str, *, chunked: bool, extra: bytes = b"") -> bytes:
     """The head of an event stream; without chunks (HTTP/1.0) the connection's end ends it."""
     framing = b"transfer-encoding: chunked\r\n" if chunked else b"connection: close\r\n"
     return (
         b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
-        b"cache-control: no-cache\r\nx-accel-buffering: no\r\nx-request-id: %b\r\n%b\r\n"
-        % (request_id.encode(), framing)
+        b"cache-control: no-cache\r\nx-accel-buffering: no\r\nx-request-id: %b\r\n%b%b\r\n"
+        % (request_id.encode(), framing, extra)
     )
 
 

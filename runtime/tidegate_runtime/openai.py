@@ -15,12 +15,17 @@ from tidegate_runtime.errors import TenantError
 CHAT: Final = "/v1/chat/completions"
 COMPLETIONS: Final = "/v1/completions"
 EMBEDDINGS: Final = pooling.EMBEDDINGS
+MESSAGES: Final = "/v1/messages"
+COUNT_TOKENS: Final = "/v1/messages/count_tokens"
+"""Served in the scope of `MESSAGES`: see `messages`."""
 TASKS: Final[dict[str, tuple[str, ...]]] = {
     CHAT: ("generate",),
     COMPLETIONS: ("generate",),
+    MESSAGES: ("generate",),
     **pooling.TASKS,
 }
 """The routes that reach an engine, and the tasks of which a model must have one to serve each."""
+_ENGINE_PATHS: Final = {**pooling.ENGINE_PATHS, MESSAGES: CHAT, COUNT_TOKENS: "/tokenize"}
 
 MAX_CHOICES: Final = 128
 COMPLETION_TOKENS: Final = 16
@@ -79,7 +84,7 @@ _OPTIONS: Final = msgspec.json.Decoder(_StreamOptions)
 
 def engine_path(endpoint: str) -> str:
     """Where an engine serves a route."""
-    return pooling.ENGINE_PATHS.get(endpoint, endpoint)
+    return _ENGINE_PATHS.get(endpoint, endpoint)
 
 
 def parse(endpoint: str, body: bytes) -> Request:

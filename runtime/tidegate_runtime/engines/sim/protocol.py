@@ -36,6 +36,7 @@ _TASKS: dict[bytes, Task] = {
 }
 _METHODS = {
     **dict.fromkeys(_TASKS, b"POST"),
+    b"/tokenize": b"POST",
     b"/health": b"GET",
     b"/metrics": b"GET",
     b"/v1/models": b"GET",
@@ -276,6 +277,9 @@ class Connection(asyncio.Protocol):
             case b"/v1/models":
                 body = render.models(engine.options.names, engine.created)
                 return render.response(200, body, close=close)
+            case b"/tokenize":
+                ask = read("chat", request.body, engine.options.names)
+                return render.response(200, render.tokens(ask), close=close)
         engine.set_faults(_faults(request.body))
         return render.response(200, request.body, close=close)
 

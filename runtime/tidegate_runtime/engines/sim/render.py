@@ -233,6 +233,13 @@ def models(names: Sequence[str], created: int) -> bytes:
     return msgspec.json.encode({"object": "list", "data": [{"id": name, **base} for name in names]})
 
 
+def tokens(ask: Ask) -> bytes:
+    """The body of `POST /tokenize`: a word is a token, numbered by where it stands."""
+    count = ask.prompt_tokens
+    body = {"count": count, "max_model_len": MAX_MODEL_LEN, "tokens": list(range(count))}
+    return msgspec.json.encode({**body, "token_strs": None})
+
+
 def metrics(model: str, values: dict[str, tuple[str, float]]) -> bytes:
     """Prometheus text: name -> (type, value), labelled as vLLM labels."""
     label = model.replace("\\", "\\\\").replace('"', '\\"')
