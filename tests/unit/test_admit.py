@@ -116,7 +116,11 @@ def test_a_route_out_of_scope_is_told() -> None:
 @pytest.mark.parametrize(
     ("task", "endpoints", "needs"),
     [
-        ("generate", {openai.CHAT, openai.COMPLETIONS}, "needs `embed` or `rerank` or `score`"),
+        (
+            "generate",
+            {openai.CHAT, openai.COMPLETIONS, openai.MESSAGES},
+            "needs `embed` or `rerank` or `score`",
+        ),
         ("embed", {openai.EMBEDDINGS, *SCORING}, "needs `classify`"),
         ("rerank", SCORING, "needs `embed`"),
         ("score", SCORING, "needs `generate`"),

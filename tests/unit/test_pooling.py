@@ -170,6 +170,7 @@ def test_engines_have_other_paths_for_what_openai_has_not() -> None:
     assert {path: openai.engine_path(path) for path in openai.TASKS} == {
         "/v1/chat/completions": "/v1/chat/completions",
         "/v1/completions": "/v1/completions",
+        "/v1/messages": "/v1/chat/completions",
         "/v1/embeddings": "/v1/embeddings",
         "/v1/rerank": "/rerank",
         "/v2/rerank": "/rerank",
