@@ -6,8 +6,10 @@ replicas it reports on. Everything else is decided once a second. Nothing here w
 
 import asyncio
 import time
+import traceback
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import msgspec
 
@@ -38,6 +40,7 @@ class Fleet:
             plan.view.deployment: Model(plan, site, self.started.append) for plan in plans
         }
         site.room.models = self.models
+        self._faults: dict[str, str] = {}
         self._unpriced = asyncio.Event()
         self._unpriced.set()
         self._judge()
@@ -94,7 +97,7 @@ class Fleet:
 
     def _evaluate(self, now: float) -> None:
         for model in list(self.models.values()):
-            model.evaluate(now)
+            self._decide(model, partial(model.evaluate, now))
             if model.removed and not model.runs:
                 self._forget(model)
         self.site.binding.settle(self.models.values(), self.site.picture.lines(now), now)
@@ -114,12 +117,22 @@ class Fleet:
         self.site.picture.hear(router, line, now)
         for demand in line.models:
             if demand.held and (model := self.models.get(demand.deployment)) is not None:
-                model.evaluate(now)
+                self._decide(model, partial(model.evaluate, now))
         if line.replicas:
             owners = {run: model for model in self.models.values() for run in model.runs}
             for said in line.replicas:
                 if (model := owners.get(said.id)) is not None:
-                    model.told(said)
+                    self._decide(model, partial(model.told, said))
+
+    def _decide(self, model: Model, decision: Callable[[], None]) -> None:
+        """A fault of ours in one model stops no other, nor the clock. It is told once."""
+        try:
+            decision()
+        except Exception as fault:  # noqa: BLE001 - the decision's boundary
+            words = "".join(traceback.format_exception(fault)).strip()
+            if self._faults.get(model.deployment) != words:
+                self._faults[model.deployment] = words
+                model.report_error(f"a fault of ours, please report it: {words}")
 
     async def tick(self) -> None:
         """Decides for every model, once a second, until cancelled."""

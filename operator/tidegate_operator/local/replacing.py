@@ -4,6 +4,7 @@ What a plan changes without another build is taken at once. With another build t
 on serving until new ones have answered; `rolling` says how many of each there shall be.
 """
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 def take(model: "Model", plan: Plan) -> None:
     """Goes over to another plan of the same deployment; the caller publishes and evaluates."""
     anew = plan.build != model.plan.build or model.removed or bool(model.stuck)
+    if not anew:  # of the same build, and prepared
+        plan = dataclasses.replace(plan, engine=model.plan.engine)
     model.plan, model.removed = plan, False
     if anew:
         model.retry, model.stuck = Retry(), ""
