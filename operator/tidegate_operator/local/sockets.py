@@ -28,7 +28,7 @@ def listen(host: str, port: int, setting: str) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
     except OSError as error:
         raise PortInUseError(
-            f"cannot listen on {host!r}: {error.strerror} (setting: HOST)"
+            f"cannot listen on {host!r}: {error.strerror} (setting: TIDEGATE_HOST)"
         ) from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -37,7 +37,7 @@ def listen(host: str, port: int, setting: str) -> socket.socket:
     except OSError as error:
         bound.close()
         raise PortInUseError(
-            f"cannot listen on {host}:{port}: {error.strerror} (setting: {setting}; 0 = any free port)"
+            f"cannot listen on {host}:{port}: {error.strerror} (setting: TIDEGATE_{setting}; 0 = any free port)"
         ) from error
     bound.setblocking(False)
     return bound
