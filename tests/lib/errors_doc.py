@@ -123,5 +123,5 @@ def codes(paths: Iterable[Path], kinds: Iterable[str]) -> tuple[set[str], list[s
 
 
 def plain(text: str) -> str:
-    """Text as it reads: boxes of a terminal and line breaks gone."""
-    return " ".join(re.sub("[╭╮╰╯│─]", " ", text).split())
+    """Text as the page can show it: boxes of a terminal and line breaks gone, ` is '."""
+    return " ".join(re.sub("[╭╮╰╯│─]", " ", text).replace("`", "'").split())

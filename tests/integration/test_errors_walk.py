@@ -1,0 +1,78 @@
+"""docs/errors.md, the tables that take processes: every row happens, and says what it promises."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import provoked_requests
+import provoked_up
+import running
+import sim_process
+from errors_doc import ROOT, Row, codes, plain, tables
+from provoked_requests import Answer, Stage
+from tidegate_runtime.account import _PASSED_ON
+
+REQUESTS = {f"{row.id} {row.cells['status']}": row for row in tables()["Requests"]}
+GATEWAY = sorted((ROOT / "runtime" / "tidegate_runtime").rglob("*.py"))
+KINDS = ("TenantError", "PaymentError", "EngineError", "PlatformError")
+
+
+@pytest.fixture(scope="module")
+def sim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sim_process.Sim]:
+    flags = ("--ttft-ms", "1", "--tokens-per-second", "500")
+    with sim_process.running(tmp_path_factory.mktemp("sim"), *flags, model="m") as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Platform]:
+    with running.platform(tmp_path_factory.mktemp("up"), provoked_up.document()) as one:
+        yield one
+
+
+# Requests
+
+
+def keeps(row: Row, told: list[Answer]) -> None:
+    """The answers are what the row promises."""
+    cells = row.cells
+    in_band = [one for one in told if one.in_band]
+    plainly = [one for one in told if not one.in_band]
+    assert {one.status for one in plainly} <= {int(cells["status"])}
+    assert (bool(plainly), bool(in_band)) == {
+        "no": (True, False), "yes": (True, True), "only": (False, True)
+    }[cells["in a stream"]]  # fmt: skip
+    wait = None if cells["retry after"] == "no" else cells["retry after"]
+    assert {one.retry_after for one in plainly} <= {wait}
+    if row.id != "passed-on":
+        assert {(one.code, f"`{one.kind}`") for one in told} == {(row.id, cells["type"])}
+    text = plain(" ".join(one.message for one in told))
+    assert row.words()
+    for word in row.words():
+        assert word in text
+
+
+@pytest.mark.parametrize("row", provoked_requests.REQUESTS)
+async def test_a_refused_request_is_told_as_promised(
+    row: str, tmp_path: Path, sim: sim_process.Sim
+) -> None:
+    async with asyncio.timeout(30):
+        told = await provoked_requests.REQUESTS[row](Stage(tmp_path, sim))
+    keeps(REQUESTS[row], told)
+
+
+@pytest.mark.parametrize("row", provoked_up.REQUESTS)
+def test_a_request_that_billing_bounds_is_told_as_promised(row: str, up: running.Platform) -> None:
+    keeps(REQUESTS[row], provoked_up.REQUESTS[row](up))
+
+
+def test_every_code_of_the_gateway_has_a_row_and_every_row_is_provoked() -> None:
+    assert len(REQUESTS) == len(tables()["Requests"]), "a code is given twice with one status"
+    assert REQUESTS.keys() == provoked_requests.REQUESTS.keys() | provoked_up.REQUESTS.keys()
+    found, elsewhere = codes(GATEWAY, KINDS)
+    assert [one for one in elsewhere if "account.py" not in one] == [], "a code that is no literal"
+    assert {row.id for row in REQUESTS.values()} - {"passed-on"} == found | {
+        code for _, code in _PASSED_ON
+    }

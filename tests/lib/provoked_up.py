@@ -1,0 +1,81 @@
+"""What takes a whole platform to provoke, by the row of docs/errors.md; one `up` for all of it."""
+
+from collections.abc import Callable
+
+import httpx
+
+import running
+from paying import PLENTY, Payer
+from provoked_requests import Answer, answer
+
+CHAT = "/v1/chat/completions"
+
+
+def document() -> str:
+    """The platform's models."""
+    public = "spec:\n  access: {visibility: Public}\n"
+    models = (
+        running.sim("sim", tokens_per_second=5000),
+        running.sim("late", start_seconds=2.5, heartbeat=1),
+        running.sim("late-too", start_seconds=2.5, heartbeat=1),
+    )
+    return "".join(models).replace("spec:\n", public)
+
+
+def _asked(payer: Payer, **body: object) -> Answer:
+    return answer(payer.ask(**body))
+
+
+def _while_held(
+    up: running.Platform, payer: Payer, model: str, cause: Callable[[], object]
+) -> Answer:
+    """A stream that had a heartbeat when something happened."""
+    body = {**PLENTY, "model": model, "stream": True}
+    headers = {"authorization": f"Bearer {payer.key}"}
+    client = httpx.Client(base_url=up.base, headers=headers, timeout=60, trust_env=False)
+    with client, client.stream("POST", CHAT, json=body) as got:
+        assert got.status_code == 200, got.read()
+        cause()
+        got.read()
+        return answer(got)
+
+
+def _credit(up: running.Platform) -> list[Answer]:
+    poor, euros, turned = Payer(up, "poor"), Payer(up, "euros"), Payer(up, "turned", "postpaid")
+    poor.grant("0.0000001")
+    euros.grant("5", currency="EUR")
+    late = _while_held(
+        up, turned, "late",
+        lambda: turned.call("PATCH", "/api/v1/tenants/turned", {"plan": "prepaid"}),
+    )  # fmt: skip
+    return [_asked(poor), _asked(euros), late]
+
+
+def _budget(up: running.Platform) -> list[Answer]:
+    spent, bounded = Payer(up, "spent", "postpaid"), Payer(up, "bounded", "postpaid")
+    spent.budget("0.0000001")
+    late = _while_held(up, bounded, "late-too", lambda: bounded.budget("0.0000001"))
+    found: list[httpx.Response] = []
+
+    def refused() -> bool:  # until the routers have heard of it
+        found[:] = [spent.ask(max_tokens=1)]
+        return found[0].status_code == 402
+
+    running.wait_for(refused, "the budget")
+    return [answer(found[0]), late]
+
+
+def _get(*paths: str) -> Callable[[running.Platform], list[Answer]]:
+    def provoke(up: running.Platform) -> list[Answer]:
+        with up.client() as client:
+            return [answer(client.get(path)) for path in paths]
+
+    return provoke
+
+
+REQUESTS: dict[str, Callable[[running.Platform], list[Answer]]] = {
+    "invalid_value 400": _get("/v1/organization/usage/completions?start_time=0&limit=99"),
+    "generation_not_found 404": _get("/v1/generations/req-nobody"),
+    "credit_exhausted 402": _credit,
+    "budget_exhausted 402": _budget,
+}
