@@ -102,6 +102,8 @@ def _text(node: ast.expr, known: Mapping[str, ast.expr]) -> str:
             re.escape(str(part.value)) if isinstance(part, ast.Constant) else ".*"
             for part in node.values
         )
+    if isinstance(node, ast.List) and len(node.elts) == 1:
+        return _text(node.elts[0], known)
     if isinstance(node, ast.Name) and node.id in known:
         return _text(known[node.id], {})
     return ".*"
