@@ -6,14 +6,20 @@ from pathlib import Path
 
 import pytest
 
+import hub_server
 import provoked_requests
+import provoked_starts
 import provoked_up
 import running
 import sim_process
 from errors_doc import ROOT, Row, codes, plain, tables
 from provoked_requests import Answer, Stage
+from tidegate_operator.outcome import REASONS
 from tidegate_runtime.account import _PASSED_ON
 
+STARTS = {row.id: row for row in tables()["Starts"]}
+BY_ROUTERS = {"AnswerFailed", "EngineHung"}
+"""Found by routers, and told in their words in a cluster as here."""
 REQUESTS = {f"{row.id} {row.cells['status']}": row for row in tables()["Requests"]}
 GATEWAY = sorted((ROOT / "runtime" / "tidegate_runtime").rglob("*.py"))
 KINDS = ("TenantError", "PaymentError", "EngineError", "PlatformError")
@@ -28,8 +34,45 @@ def sim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sim_process.Sim]:
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Platform]:
-    with running.platform(tmp_path_factory.mktemp("up"), provoked_up.document()) as one:
-        yield one
+    folder = tmp_path_factory.mktemp("up")
+    document = provoked_up.document() + provoked_starts.document()
+    with hub_server.serving() as hub:
+        provoked_starts.fill(hub)
+        env = provoked_starts.offline(hub, str(folder))
+        cache = ("--cache", str(folder / "cache"))
+        with running.platform(folder, document, *cache, env=env) as one:
+            yield one
+
+
+@pytest.fixture(scope="module")
+def failed(up: running.Platform) -> dict[str, str]:
+    """What was told of every start that fails on this machine."""
+    return provoked_starts.ask(up)
+
+
+# Starts
+
+
+@pytest.mark.parametrize("row", STARTS)
+def test_a_failed_start_is_told_as_promised(row: str, failed: dict[str, str]) -> None:
+    where = STARTS[row].cells["where"]
+    assert (row in provoked_starts.LOCAL) == (where in {"local", "both"})
+    texts = [failed.get(row, "")]
+    if where != "local" and row not in BY_ROUTERS:
+        found = provoked_starts.CLUSTER[row]
+        assert found is not None
+        assert found.reason == row
+        texts.append(found.message)
+    text = plain(" ".join(texts))
+    assert STARTS[row].words()
+    for word in STARTS[row].words():
+        assert word in text
+
+
+def test_every_reason_has_a_row() -> None:
+    assert list(STARTS) == [row.id for row in tables()["Starts"]], "a reason is given twice"
+    assert STARTS.keys() == REASONS
+    assert provoked_starts.CLUSTER.keys() <= REASONS
 
 
 # Requests
