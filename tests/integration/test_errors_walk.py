@@ -39,8 +39,8 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Platform]:
     with hub_server.serving() as hub:
         provoked_starts.fill(hub)
         env = provoked_starts.offline(hub, str(folder))
-        cache = ("--cache", str(folder / "cache"))
-        with running.platform(folder, document, *cache, env=env) as one:
+        more = ("--cache", str(folder / "cache"), "-f", str(provoked_up.follow(folder / "more")))
+        with running.platform(folder, document, *more, env=env) as one:
             yield one
 
 
@@ -109,6 +109,18 @@ async def test_a_refused_request_is_told_as_promised(
 @pytest.mark.parametrize("row", provoked_up.REQUESTS)
 def test_a_request_that_billing_bounds_is_told_as_promised(row: str, up: running.Platform) -> None:
     keeps(REQUESTS[row], provoked_up.REQUESTS[row](up))
+
+
+# Files
+
+
+@pytest.mark.parametrize("row", provoked_up.FILES)
+def test_what_comes_of_files_later_is_told_as_promised(row: str, up: running.Platform) -> None:
+    [found] = [one for one in tables()["Files"] if one.id == row]
+    text = plain(provoked_up.FILES[row](up, up.data.parent / "more"))
+    assert found.words()
+    for word in found.words():
+        assert word in text
 
 
 def test_every_code_of_the_gateway_has_a_row_and_every_row_is_provoked() -> None:

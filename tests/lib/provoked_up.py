@@ -1,6 +1,7 @@
 """What takes a whole platform to provoke, by the row of docs/errors.md; one `up` for all of it."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 
@@ -72,6 +73,44 @@ def _get(*paths: str) -> Callable[[running.Platform], list[Answer]]:
 
     return provoke
 
+
+def follow(folder: Path) -> Path:
+    """A directory for `-f`, with a model whose name another one has."""
+    folder.mkdir()
+    second = running.sim("second").replace("model: {", "model: {name: sim, ")
+    (folder / "second.yaml").write_text(second)
+    return folder
+
+
+def _said(up: running.Platform, words: str) -> str:
+    def look() -> str:
+        told = [one["message"] for one in up.told("error") if words in one["message"]]
+        return told[0] if told else ""
+
+    return str(running.wait_for(look, words))
+
+
+def _name_taken(up: running.Platform, _: Path) -> str:
+    rows = up.operator("/api/v1/models")["data"]
+    return next(str(row["warning"]) for row in rows if row["deployment"] == "default/second")
+
+
+def _broken_later(up: running.Platform, folder: Path) -> str:
+    (folder / "second.yaml").write_text("kind: 7\n")
+    return _said(up, "kind: must be")
+
+
+def _folder_gone(up: running.Platform, folder: Path) -> str:
+    folder.rename(folder.with_name("moved"))
+    return _said(up, "its models stay")
+
+
+FILES: dict[str, Callable[[running.Platform, Path], str]] = {
+    "name-taken": _name_taken,
+    "broken-later": _broken_later,
+    "folder-gone": _folder_gone,
+}
+"""What comes of files while `up` runs; in this order, in the directory that it follows."""
 
 REQUESTS: dict[str, Callable[[running.Platform], list[Answer]]] = {
     "invalid_value 400": _get("/v1/organization/usage/completions?start_time=0&limit=99"),
