@@ -262,6 +262,7 @@ SETTINGS: dict[str, Provoke] = {
     "flags-together": lambda _: tidegate("status", "--watch", "--json"),
     "no-number": lambda _: [tidegate("up", "-f", "m.yaml", PORT="web"), router(PORT="web", **ROUTER)],
     "out-of-range": lambda _: tidegate("up", "-f", "m.yaml", PORT="70000"),
+    "memory": lambda _: tidegate("up", "-f", "m.yaml", MEMORY="lots"),
     "ops-port": lambda _: tidegate("up", "-f", "m.yaml", OPS_PORT="65535"),
     "not-one-of": lambda _: [
         tidegate("up", "-f", "m.yaml", DURABILITY="most"),
