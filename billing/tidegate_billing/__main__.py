@@ -58,17 +58,21 @@ def _migrate(url: str) -> None:
     """Migrate in a child, so that Alembic's memory goes with it. Raises ValueError."""
     if migrate.is_current(url):
         return
+    reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             migrate.migrate(url)
         except ValueError as error:
-            sys.stderr.write(f"tidegate billing: {error}\n")
+            os.write(writing, str(error).encode()[:4096])
             os._exit(1)
         os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8", errors="replace") as said:
+        why = said.read()
     _, status = os.waitpid(child, 0)
     if os.waitstatus_to_exitcode(status) != 0:
-        raise ValueError("the database could not be migrated")
+        raise ValueError(why or "the database could not be migrated")
 
 
 if __name__ == "__main__":

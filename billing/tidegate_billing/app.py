@@ -108,7 +108,11 @@ def listen(name: str, host: str, port: int, descriptor: int) -> socket.socket:
         bound.listen(1024)
     except OSError as error:
         bound.close()
-        raise SettingError(f"can't listen on {host}:{port}: {error.strerror or error}") from error
+        setting = "ADMIN_PORT" if name == "LISTEN" else "OPS_PORT"
+        raise SettingError(
+            f"can't listen on {host}:{port}: {error.strerror or error}"
+            f" (setting: {settings.PREFIX}{setting})"
+        ) from error
     return bound
 
 

@@ -36,7 +36,7 @@ def migrate(url: str) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         except OSError as error:
-            raise DatabaseError(f"the database can't be opened: {error.strerror}") from error
+            raise DatabaseError(f"the database {path} can't be opened: {error.strerror}") from error
     _run(parsed, _to_head, write=True)
 
 
@@ -53,13 +53,18 @@ def _path(url: URL) -> Path:
     return Path(url.database)
 
 
+def _place(url: URL) -> str:
+    """Where a database of files is; of a server's nothing is shown."""
+    return f" {_path(url)}" if url.get_backend_name() == "sqlite" else ""
+
+
 def _run(url: URL, work: Callable[[Connection], T], *, write: bool) -> T:
     try:
         if url.get_backend_name() == "sqlite":
             return _on_sqlite(url, work, write=write)
         return asyncio.run(_on_postgres(url, work, write=write))
     except DBAPIError as error:
-        raise DatabaseError(f"the database can't be used: {error.orig}") from error
+        raise DatabaseError(f"the database{_place(url)} can't be used: {error.orig}") from error
     except (OSError, DatabaseDown) as error:
         raise DatabaseError(f"the database can't be reached: {error}") from error
 
@@ -95,7 +100,10 @@ def revision(connection: Connection) -> str | None:
         return None
     found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
     if found is not None and str(found) > HEAD:
-        raise DatabaseError(f"the database is at migration {found}, newer than this release's")
+        raise DatabaseError(
+            f"the database is at migration {found}, newer than this release's ({HEAD}); "
+            "run the release that was here, or restore the database of before"
+        )
     return None if found is None else str(found)
 
 

@@ -83,7 +83,7 @@ def _read_secret(name: str, path: str) -> str:
         value = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(
-            f"{PREFIX}{name}={path!r} can't be read ({type(error).__name__});"
+            f"{PREFIX}{name}={path!r} can't be read ({getattr(error, 'strerror', '') or 'not UTF-8'});"
             " allowed: the path of a readable text file"
         ) from error
     if not value:

@@ -84,7 +84,7 @@ def _backup(url: str, target: Path) -> None:
     try:
         target.touch(mode=0o600, exist_ok=False)
     except OSError as error:
-        raise DatabaseError(f"the backup can't be written: {error.strerror}") from error
+        raise DatabaseError(f"the backup {target} can't be written: {error.strerror}") from error
     source, copy = sqlite3.connect(parsed.database), sqlite3.connect(target)
     try:
         source.backup(copy)

@@ -88,7 +88,10 @@ def resolve(names: NameTable, tenants: Tenants, key: KeyView, request: openai.Re
 def catalogue(names: NameTable, tenants: Tenants, key: KeyView, incoming: Incoming) -> bytes:
     """`/v1/models` and `/v1/models/NAME`: what the key may use. Raises TenantError."""
     if incoming.path != MODELS and not incoming.path.startswith(MODELS + "/"):
-        raise TenantError(404, "not_found", f"There is no route {incoming.path[:200]}")
+        known = ", ".join((MODELS, *openai.TASKS))
+        raise TenantError(
+            404, "not_found", f"There is no route {incoming.path[:200]}; there are: {known}"
+        )
     if incoming.method != b"GET":
         raise TenantError(405, "method_not_allowed", f"{MODELS} takes GET")
     if incoming.path == MODELS:

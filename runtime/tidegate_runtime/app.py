@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ import uvicorn
 import uvloop
 
 from tidegate_billing.process import end_with_parent, log_to_stderr
-from tidegate_billing.settings import SettingError
+from tidegate_billing.settings import PREFIX, SettingError
 from tidegate_runtime import account, static
 from tidegate_runtime import settings as settings_module
 from tidegate_runtime.follow import Links
@@ -64,10 +64,14 @@ async def _run(settings: Settings) -> None:
         folder = settings.journal_dir
         if settings.static is not None and folder == Path("journal"):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidegate-")))
-        listening = _listen(settings.listen_fd, settings.host, settings.port)
-        ops_socket = _listen(settings.ops_fd, settings.host, settings.ops_port)
-        settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        journal = Journal(folder, settings.segment_bytes)
+        listening = _listen("LISTEN_FD", settings.listen_fd, "PORT", settings.host, settings.port)
+        ops_socket = _listen(
+            "OPS_FD", settings.ops_fd, "OPS_PORT", settings.host, settings.ops_port
+        )
+        with _named("DATA"):
+            settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _named("JOURNAL_DIR"):
+            journal = Journal(folder, settings.segment_bytes)
         meter = Meter(journal, Slots(folder / "slots"), strict=settings.strict)
         stack.callback(meter.close)
         tenants = Tenants(settings.peppers, priced=settings.static is None)
@@ -205,15 +209,37 @@ async def _until_told() -> None:
     await told.wait()
 
 
-def _listen(fd: int, host: str, port: int) -> socket.socket:
+@contextlib.contextmanager
+def _named(setting: str) -> Iterator[None]:
+    """Whatever cannot be opened inside names the setting that chose it."""
+    try:
+        yield
+    except JournalBusy:
+        raise
+    except OSError as exc:
+        words = f"{exc.filename or 'it'}: {exc.strerror or exc}"
+        raise SettingError(f"{words} (setting: {PREFIX}{setting})") from exc
+
+
+def _listen(inherited: str, fd: int, setting: str, host: str, port: int) -> socket.socket:
     if fd >= 0:
-        inherited = socket.socket(fileno=fd)
-        inherited.setblocking(False)
-        return inherited
+        try:
+            given = socket.socket(fileno=fd)
+        except OSError as exc:
+            raise SettingError(
+                f"{PREFIX}{inherited}={fd} is no socket ({exc.strerror});"
+                " allowed: an inherited listening socket"
+            ) from exc
+        given.setblocking(False)
+        return given
     try:
         bound = socket.create_server((host, port), backlog=BACKLOG, reuse_port=False)
     except OSError as exc:
-        raise OSError(f"cannot listen on {host}:{port}: {exc.strerror}") from exc
+        code = exc.errno or 0
+        why = os.strerror(code) if code > 0 else exc.strerror
+        raise SettingError(
+            f"cannot listen on {host}:{port}: {why} (setting: {PREFIX}{setting})"
+        ) from exc
     bound.setblocking(False)
     return bound
 

@@ -14,7 +14,7 @@ import structlog
 
 from tidegate_billing.links import KeyView
 from tidegate_billing.usage import Outcome, Usage, uuid7
-from tidegate_runtime import http1, openai
+from tidegate_runtime import http1, openai, refusals
 from tidegate_runtime.boundary import bounded
 from tidegate_runtime.errors import EngineError, PlatformError, Refusal
 from tidegate_runtime.messages.route import DIALECTS
@@ -105,7 +105,7 @@ class Exchange:
         )
         self._slot = meter.slots.take(attempt.attempt_id) if self.request.stream else -1
         if self._slot < 0 and self.request.stream:
-            self.refuse(PlatformError(503, "too_many_streams", "Too many streams", retry_after=1))
+            self.refuse(refusals.too_many_streams())
             return
         try:
             meter.attempt(attempt)

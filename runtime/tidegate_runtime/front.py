@@ -257,7 +257,9 @@ class Front(asyncio.Protocol):
                 self._refuse(refusal)
         if self._handler.buffered > MAX_BUFFERED:
             self._refuse(
-                PlatformError(503, "overloaded", "Too many bodies in memory", retry_after=1)
+                PlatformError(
+                    503, "overloaded", "Request bodies fill the memory kept for them", retry_after=1
+                )
             )
 
     def on_message_complete(self) -> None:
@@ -273,7 +275,8 @@ class Front(asyncio.Protocol):
             return
         self._queue.append(incoming)
         if len(self._queue) > MAX_PIPELINED:
-            self._refuse(TenantError(400, "too_many_pipelined", "Too many pipelined requests"))
+            allowed = f"{MAX_PIPELINED} requests may follow one that is not answered"
+            self._refuse(TenantError(400, "too_many_pipelined", f"Too many at once: {allowed}"))
 
     # Answers
 
@@ -356,7 +359,11 @@ class Front(asyncio.Protocol):
             if age > KEEP_ALIVE_SECONDS:
                 self.transport.close()
         elif age > (HEAD_SECONDS if self._in is None or not self._in.method else BODY_SECONDS):
-            self._refuse(TenantError(408, "request_timeout", "The request did not arrive in time"))
+            message = (
+                f"The request was not whole in time: its head has {HEAD_SECONDS:.0f} s, all of it"
+                f" {BODY_SECONDS:.0f} s"
+            )
+            self._refuse(TenantError(408, "request_timeout", message))
             self._send_refusal()
 
     def _sweep_stall(self, now: float) -> None:

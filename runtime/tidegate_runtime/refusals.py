@@ -13,10 +13,16 @@ def stopping() -> Refusal:
 
 def too_many(full: Full) -> Refusal:
     """No place to wait is left, for the tenant or for anybody."""
-    message = f"{full.limit} requests wait for this model already"
+    message = f"As many as may wait for this model already ({full.limit}; coldStart.maxHeld)"
     if full.scope == "tenant":
         return TenantError(429, "held_queue_full", message, retry_after=5)
     return PlatformError(503, "held_queue_full", message, retry_after=5)
+
+
+def too_many_streams() -> Refusal:
+    """Each running stream has a slot, and there are only so many."""
+    message = "All places for streams are taken"
+    return PlatformError(503, "too_many_streams", message, retry_after=1)
 
 
 def not_ready(view: ModelView, waited: float, *, priced: bool) -> Refusal:

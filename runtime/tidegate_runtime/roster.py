@@ -89,7 +89,9 @@ def _views(
 
 def suspended(view: ModelView) -> Refusal:
     """Why a suspended model serves nobody."""
-    return EngineError(503, "model_suspended", f"The model `{view.name}` is suspended")
+    return EngineError(
+        503, "model_suspended", f"The model `{view.name}` is suspended (spec.suspend)"
+    )
 
 
 def _speaks_otherwise(old: ModelView, new: ModelView) -> bool:

@@ -7,10 +7,10 @@ keys: [{key: sk-1, tenant: bench}]
 from pathlib import Path
 
 import msgspec
-import yaml
 
 from tidegate_billing.keys import digest
 from tidegate_billing.links import KeyView
+from tidegate_runtime.contract import document
 from tidegate_runtime.contract.links import ModelView, Replica, WorldLine
 
 
@@ -36,12 +36,7 @@ class StaticError(ValueError):
 
 def read(path: Path, pepper: bytes) -> tuple[WorldLine, list[KeyView]]:
     """The file as a world and keys. Raises StaticError."""
-    try:
-        doc = msgspec.convert(yaml.safe_load(path.read_text()), _File)
-    except OSError as exc:
-        raise StaticError(f"{path}: {exc.strerror}") from exc
-    except (yaml.YAMLError, msgspec.ValidationError) as exc:
-        raise StaticError(f"{path}: {exc}") from exc
+    doc = _read(path)
     keys = [
         KeyView(
             id=f"key-{i}", digest=digest(pepper, k.key.encode()).hex(),
@@ -64,3 +59,20 @@ def read(path: Path, pepper: bytes) -> tuple[WorldLine, list[KeyView]]:
         for i, url in enumerate(m.endpoints)
     ]
     return WorldLine(type="world", version=1, models=models, replicas=replicas), keys
+
+
+def _read(path: Path) -> _File:
+    try:
+        documents, faults = document.load(path.read_text("utf-8"))
+    except OSError as exc:
+        raise StaticError(f"{path}: cannot be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise StaticError(f"{path}: not UTF-8") from exc
+    for fault in faults:
+        raise StaticError(f"{path}:{fault.line}: {fault.message}")
+    if len(documents) != 1:
+        raise StaticError(f"{path}: must be one document, has {len(documents)}")
+    try:
+        return msgspec.convert(documents[0].value, _File)
+    except msgspec.ValidationError as exc:
+        raise StaticError(f"{path}: {exc}") from exc

@@ -1,72 +1,14 @@
 """What waits at a router that is told to end, or for a model that nobody can call any more."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
 
-import httpx
 import msgspec
 
 import sim_process
-from tidegate_billing.keys import digest
-from tidegate_billing.links import KeyView
-from tidegate_runtime.contract.links import ModelView, Replica, WorldLine
-from tidegate_runtime.front import Front
-from tidegate_runtime.gate import Gate
-from tidegate_runtime.journal import Journal
-from tidegate_runtime.meter import Meter
-from tidegate_runtime.slots import Slots
-from tidegate_runtime.tenants import Tenants
-
-BODY = {"model": "m", "max_tokens": 2, "messages": [{"role": "user", "content": "x"}]}
-VIEW = ModelView(deployment="t/m", owner="t", name="m", created=2.0)
-
-
-class Running(NamedTuple):
-    """A gate with one model and no replica, and a client with one connection to it."""
-
-    gate: Gate
-    client: httpx.AsyncClient
-
-    async def held(self) -> "asyncio.Task[httpx.Response]":
-        """A request that waits for an engine."""
-        task = asyncio.create_task(self.client.post("/v1/chat/completions", json=BODY))
-        while not self.gate.models["t/m"].queue:
-            await asyncio.sleep(0.005)
-        return task
-
-    def engine(self, url: str) -> None:
-        """The model has a replica that is ready."""
-        ready = Replica(id="r", deployment="t/m", url=url, state="ready", guard="")
-        self.world(VIEW, replicas=(ready,))
-
-    def world(self, *views: ModelView, replicas: tuple[Replica, ...] = ()) -> None:
-        """What the gate sees now."""
-        line = WorldLine(type="world", version=1, models=list(views), replicas=list(replicas))
-        self.gate.apply(line)
-
-
-@asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Running]:
-    meter = Meter(Journal(folder / "journal"), Slots(folder / "journal" / "slots"), strict=True)
-    tenants = Tenants({1: b"p"}, priced=False)
-    tenants.add(KeyView(id="k", digest=digest(b"p", b"sk").hex(), tenant="t", project="p"))
-    gate = Gate("router", meter, tenants)
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Front(gate, loop), "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    client = httpx.AsyncClient(
-        base_url=url, headers={"authorization": "Bearer sk"}, trust_env=False, timeout=20,
-        limits=httpx.Limits(max_connections=1),
-    )  # fmt: skip
-    async with client:
-        made = Running(gate, client)
-        made.world(VIEW)
-        yield made
-    server.close()
-    meter.close()
+from gates import BODY, VIEW, running
+from tidegate_runtime.contract.links import ModelView
+from tidegate_runtime.front import MAX_BUFFERED
 
 
 async def test_a_router_that_ends_serves_what_waits_and_what_its_connections_bring(
@@ -128,3 +70,11 @@ async def test_who_waits_for_a_model_that_lost_its_name_is_told_at_once(tmp_path
             one.world(*gone)
             answer = await waiting
             assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+
+
+async def test_a_refusal_of_half_a_request_says_when_to_ask_again(tmp_path: Path) -> None:
+    async with running(tmp_path) as one:
+        one.gate.buffered = MAX_BUFFERED
+        answer = await one.client.post("/v1/chat/completions", json=BODY)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert answer.json()["error"]["code"] == "overloaded"

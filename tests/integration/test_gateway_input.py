@@ -366,6 +366,8 @@ def test_refuses_to_start(tmp_path: Path) -> None:
     assert "TIDEGATE_DURABILITY" in start("--static", str(config), "--durability", "most")
     assert "TIDEGATE_BILLING_URL" in start()
     assert "nope.yaml" in start("--static", str(tmp_path / "nope.yaml"))
+    (tmp_path / "latin.yaml").write_bytes(b"models: \xe4\n")
+    assert "latin.yaml: not UTF-8" in start("--static", str(tmp_path / "latin.yaml"), "--port", "0")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

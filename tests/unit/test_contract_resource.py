@@ -97,6 +97,11 @@ def test_a_rule_speaks_although_another_part_is_wrong() -> None:
         ("a: \x00", "x.yaml:1: not YAML:"),
         ("? [a]\n: 1\n", "a key must be a string"),
         ("a: *nowhere\n", "x.yaml:1: not YAML: found undefined alias"),
+        (
+            text().replace("ModelDeployment", "Tenant"),
+            "got 'Tenant' (in a cluster only; here: `tid",
+        ),
+        (text().replace("ModelDeployment", "[a]"), "kind: must be ModelDeployment, got a list"),
     ],
 )
 def test_what_is_wrong_is_named(source: str, expected: str) -> None:

@@ -4,12 +4,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.resources import files
 from typing import Any
 
 import pytest
 import yaml
 
 from tidegate_runtime.contract import cel
+from tidegate_runtime.contract.forms import FORMS
+from tidegate_runtime.contract.resource import _NAME, _NAMESPACE
 from tidegate_runtime.contract.schema import crd, schema, spec_schema
 from tidegate_runtime.contract.validate import _CHECKS, check, compiled, defaulted, did_you_mean
 
@@ -121,3 +124,14 @@ def test_the_cel_library_waits_for_the_first_rule() -> None:
         "assert 'celpy' not in sys.modules, 'celpy was imported'"
     )
     subprocess.run([sys.executable, "-Ic", code], check=True)
+
+
+@pytest.mark.parametrize("file", ["modeldeployment", "tenant", "pricebook"])
+def test_every_pattern_has_words_for_people(file: str) -> None:
+    text = (files("tidegate_runtime.contract") / f"{file}.schema.yaml").read_text("utf-8")
+    patterns = set(re.findall(r"pattern: '([^']+)'", text))
+    assert patterns
+    assert patterns <= set(FORMS)
+    assert {_NAME["pattern"], _NAMESPACE["pattern"]} <= set(FORMS)
+    [fault] = check("5GB", {"type": "string", "pattern": r"^[A-Z]{3}$"})
+    assert fault.message == "must match ^[A-Z]{3}$, got '5GB' (a currency such as USD)"

@@ -54,7 +54,9 @@ def test_one_bad_document_breaks_the_whole_file() -> None:
 def test_another_kind_is_refused_by_name_with_its_line() -> None:
     mixed = resource.parse(text("x") + f"{HEAD}".replace("ModelDeployment", "Tenant"), "a.yaml")
     (problem,) = mixed.problems
-    assert str(problem) == "a.yaml:10: kind: must be ModelDeployment, got 'Tenant'"
+    assert str(problem) == (
+        "a.yaml:10: kind: must be ModelDeployment, got 'Tenant' (in a cluster only; here: `tidegate tenant`)"
+    )
 
 
 def test_who_has_a_deployment_keeps_it_until_it_lets_go() -> None:

@@ -4,36 +4,8 @@ from typing import Any
 
 import pytest
 
+from pods import ended, pod, unscheduled, waiting
 from tidegate_operator.outcome import REASONS, STEADY_SECONDS, overdue, trouble
-
-
-def pod(
-    *containers: dict[str, Any], initial: list[dict[str, Any]] | None = None, **status: Any
-) -> Any:
-    return {
-        "metadata": {"uid": "u"},
-        "status": {
-            "containerStatuses": list(containers),
-            "initContainerStatuses": initial or [],
-            **status,
-        },
-    }
-
-
-def waiting(
-    reason: str, message: str = "", last: dict[str, Any] | None = None, restarts: int = 0
-) -> Any:
-    made = {
-        "name": "engine",
-        "restartCount": restarts,
-        "state": {"waiting": {"reason": reason, "message": message}},
-    }
-    return made | ({"lastState": {"terminated": last}} if last else {})
-
-
-def ended(code: int, reason: str = "Error", message: str = "", name: str = "engine") -> Any:
-    state = {"terminated": {"exitCode": code, "reason": reason, "message": message}}
-    return {"name": name, "restartCount": 0, "state": state}
 
 
 def crashed(code: int, lasted: int, restarts: int = 3) -> Any:
@@ -44,10 +16,6 @@ def crashed(code: int, lasted: int, restarts: int = 3) -> Any:
         "finishedAt": f"2026-01-01T00:{minutes:02}:{rest:02}Z",
     }  # fmt: skip
     return {"name": "engine", "restartCount": restarts, "state": {"terminated": ended}}
-
-
-def unscheduled(message: str) -> Any:
-    return pod(conditions=[{"type": "PodScheduled", "status": "False", "message": message}])
 
 
 ROWS = [

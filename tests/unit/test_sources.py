@@ -264,6 +264,8 @@ async def test_a_cache_that_cannot_be_written(tmp_path: Path, tools: Path) -> No
         ("error: No space left on device (os error 28)", DiskError),
         ("cause: dns error: failed to lookup address information", FetchError),
         ("SyntaxError: invalid syntax", InstallError),
+        ("cause: Network connectivity is disabled, but the requested data", FetchError),
+        ("hint: Packages were unavailable because the network was disabled.", FetchError),
     ],
 )
 def test_a_tools_last_lines_tell_whose_fault_it_is(line: str, error: type[PrepareError]) -> None:

@@ -40,7 +40,7 @@ def lock(data: Path) -> int:
     except BlockingIOError as error:
         os.close(fd)
         raise DataInUseError(
-            f"{data} is in use by another `tidegate up` (setting: DATA)"
+            f"{data} is in use by another `tidegate up` (setting: TIDEGATE_DATA)"
         ) from error
     return fd
 

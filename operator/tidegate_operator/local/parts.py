@@ -98,7 +98,8 @@ class Part:
                 tail = log.read().decode("utf-8", "replace").splitlines()
         except OSError:
             return ""
-        return "\n".join(tail[-lines:])
+        # One that dies again and again says the same each time.
+        return "\n".join(list(dict.fromkeys(tail))[-lines:])
 
     async def _says_ready(self, http: httpx.AsyncClient) -> bool:
         try:

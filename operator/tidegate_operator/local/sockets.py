@@ -6,6 +6,7 @@ in the kernel's backlog instead of being refused, and a port once chosen is neve
 
 import random
 import socket
+from errno import EADDRNOTAVAIL
 from pathlib import Path
 
 BACKLOG = 1024
@@ -28,7 +29,7 @@ def listen(host: str, port: int, setting: str) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
     except OSError as error:
         raise PortInUseError(
-            f"cannot listen on {host!r}: {error.strerror} (setting: HOST)"
+            f"cannot listen on {host!r}: {error.strerror} (setting: TIDEGATE_HOST)"
         ) from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -36,8 +37,9 @@ def listen(host: str, port: int, setting: str) -> socket.socket:
         bound.listen(BACKLOG)
     except OSError as error:
         bound.close()
+        setting = "HOST" if error.errno == EADDRNOTAVAIL else setting
         raise PortInUseError(
-            f"cannot listen on {host}:{port}: {error.strerror} (setting: {setting}; 0 = any free port)"
+            f"cannot listen on {host}:{port}: {error.strerror} (setting: TIDEGATE_{setting}; 0 = any free port)"
         ) from error
     bound.setblocking(False)
     return bound

@@ -115,7 +115,9 @@ def _run(options: UpOptions, report: Report) -> int:
     except (DataInUseError, PortInUseError, PlatformError) as error:
         report(_error(str(error)))
     except OSError as error:
-        report(_error(f"{error.filename or options.data}: {error.strerror}"))
+        place = str(error.filename or options.data)
+        ours = " (setting: TIDEGATE_DATA)" if place.startswith(str(options.data)) else ""
+        report(_error(f"{place}: {error.strerror}{ours}"))
     return 1
 
 

@@ -71,6 +71,10 @@ _SERVER_FIELDS = frozenset(
         "uid",
     }
 )
+_MADE_BY = {
+    "Tenant": " (in a cluster only; here: `tidegate tenant`)",
+    "PriceBook": " (in a cluster only; here: `tidegate price-book`)",
+}
 _TOP = ("apiVersion", "kind", "metadata", "spec", "status")
 
 
@@ -245,7 +249,8 @@ def _kind(value: dict[str, Any]) -> Iterator[Fault]:
         if name not in value:
             yield Fault((name,), f"is required (allowed: {allowed})")
         elif value[name] != allowed:
-            yield Fault((name,), f"must be {allowed}, got {shown(value[name])}")
+            hint = _MADE_BY.get(str(value[name]), "") if name == "kind" else ""
+            yield Fault((name,), f"must be {allowed}, got {shown(value[name])}{hint}")
 
 
 def _metadata(value: Any, faults: list[Fault]) -> Metadata | None:

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from tidegate_runtime.contract.document import Path
+from tidegate_runtime.contract.forms import meaning
 
 Schema = dict[str, Any]
 """A node of an OpenAPI v3 schema."""
@@ -128,15 +129,9 @@ def _enum(value: Any, limit: list[str], _: Schema, path: Path) -> Iterator[Fault
         )
 
 
-def _pattern(value: str, limit: str, schema: Schema, path: Path) -> Iterator[Fault]:
+def _pattern(value: str, limit: str, _: Schema, path: Path) -> Iterator[Fault]:
     if not compiled(limit).search(value):
-        yield Fault(path, f"must match {limit}, got {shown(value)}{_scheme(value, schema)}")
-
-
-def _scheme(value: str, schema: Schema) -> str:
-    if "://" in schema["pattern"]:
-        return " (a source starts with hf:// s3:// pvc:// oci:// file:// pkg:// or sim://)"
-    return ""
+        yield Fault(path, f"must match {limit}, got {shown(value)}{meaning(limit)}")
 
 
 @cache

@@ -55,6 +55,7 @@ _NETWORK = (
     "Connection refused",
     "operation timed out",
     "network connectivity is disabled",
+    "network was disabled",
     "Network unreachable",
 )
 
@@ -62,15 +63,21 @@ _NETWORK = (
 def failure(what: str, lines: Sequence[str], where: str) -> PrepareError:
     """The error for a tool that failed with these last lines while it wrote to `where`."""
     text = "\n".join(lines).strip() or "it printed nothing"
-    if any(sign in text for sign in _DISK):
+    if _shows(text, _DISK):
         return DiskError(
             f"{what}: no room on the disk of {where}, or it may not be written\n{text}"
         )
-    if any(sign in text for sign in _ABSENT):
+    if _shows(text, _ABSENT):
         return FetchError(f"{what}: the package registry does not have it\n{text}")
-    if any(sign in text for sign in _NETWORK):
+    if _shows(text, _NETWORK):
         return FetchError(f"{what}: the package registry could not be reached\n{text}")
     return InstallError(f"{what} failed:\n{text}")
+
+
+def _shows(text: str, signs: Sequence[str]) -> bool:
+    """Whether a sign stands in a tool's words, which begin a sentence here and not there."""
+    folded = text.lower()
+    return any(sign.lower() in folded for sign in signs)
 
 
 def disk_failure(error: OSError, where: str) -> PrepareError:
