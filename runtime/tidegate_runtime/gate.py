@@ -147,8 +147,8 @@ class Gate:
 
     def place(self, exchange: Exchange, *, again: bool = False) -> None:
         """Dispatch an exchange, or hold it. `again`: it was dispatched before and failed."""
-        model = exchange.model
-        if self.models.get(model.view.deployment) is not model:
+        model = roster.callable_model(self, exchange)
+        if model is None:
             exchange.refuse(model_not_found(exchange.request.model))
             return
         refusal = self._closed(exchange)

@@ -127,16 +127,31 @@ def _release_nameless(gate: "Gate", gone: list[ModelState], came: set[str]) -> N
                 gate.place(exchange)
 
 
-def _heir(gate: "Gate", exchange: "Exchange", came: set[str]) -> ModelState | None:
-    """Which of the models that came has the name that a request came by; none for a request that
-    has reserved what the former model may cost it."""
+def _heir(gate: "Gate", exchange: "Exchange", came: set[str] | None = None) -> ModelState | None:
+    """Which of the models that came (None: of all) has the name that a request came by; none for a
+    request that has reserved what the former model may cost it."""
     if exchange.draw is not None:
         return None
     try:
         view = resolve(gate.names, gate.tenants, exchange.key, exchange.request)
     except Refusal:
         return None
-    return gate.models[view.deployment] if view.deployment in came else None
+    return gate.models[view.deployment] if came is None or view.deployment in came else None
+
+
+def callable_model(gate: "Gate", exchange: "Exchange") -> ModelState | None:
+    """The model that a request is for, which may have been given up while the request ran and is to
+    be tried again: then the one that has its name now, as for those who waited. None: none has."""
+    model = exchange.model
+    view = model.view
+    mine = gate.models.get(view.deployment) is model
+    if mine and view.valid and view.deployment not in gate.names.conflicts:
+        return model
+    other = _heir(gate, exchange)
+    if other is not None:
+        exchange.model, exchange.ticket = other, None
+        other.last_request = max(other.last_request, model.last_request)
+    return other
 
 
 def release(model: ModelState) -> None:

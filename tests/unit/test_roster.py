@@ -147,3 +147,26 @@ async def test_who_waits_goes_along_with_the_name() -> None:
     last = _Waiting(gate.models["team/new"])
     gate.change({"team/new": None}, {})
     assert (last.sent_to, last.refused) == ([], [404])
+
+
+async def test_who_is_tried_again_goes_along_with_the_name() -> None:
+    """Its engine died before it answered, and its model was renamed while it ran."""
+    gate = _gate()
+    old = ModelView(deployment="team/m", owner="team", name="m")
+    gate.change({"team/m": old}, {"team/m": []})
+    model = gate.models["team/m"]
+    ran = [_Waiting(model), _Waiting(model, draw=object()), _Waiting(model)]
+    while model.queue.pop() is not None:
+        pass  # they run
+    new = ModelView(deployment="team/new", owner="team", name="m")
+    ready = msgspec.structs.replace(_replica(), deployment="team/new")
+    given_up = msgspec.structs.replace(old, valid=False)
+    gate.change({"team/m": given_up, "team/new": new}, {"team/new": [ready]})
+    free, paying, last = ran
+    gate.place(free, again=True)  # type: ignore[arg-type]
+    gate.place(paying, again=True)  # type: ignore[arg-type]
+    assert (free.sent_to, free.refused) == (["team/new"], [])
+    assert (paying.sent_to, paying.refused) == ([], [404])
+    gate.change({"team/new": None}, {})
+    gate.place(last, again=True)  # type: ignore[arg-type]
+    assert (last.sent_to, last.refused) == ([], [404])
