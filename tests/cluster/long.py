@@ -4,6 +4,7 @@
     motion   everything moves and breaks under load, and nothing is lost
     scale    1,000 models, simulated
     ledger   1,000,000 events on each database, with kills; no cluster
+    soak     30 minutes of `tidegate up` under random changes, kills and aborts; no cluster
 
 What else is given goes to each part that is run. The exit status is 1 where a part's was not 0.
 """
@@ -19,6 +20,7 @@ PARTS = {
     "motion": HERE / "motion.py",
     "scale": HERE / "scale.py",
     "ledger": HERE.parent / "torture" / "torture.py",
+    "soak": HERE.parent / "torture" / "soak.py",
 }
 
 
