@@ -36,7 +36,8 @@ Say = Callable[[str], None]
 
 @dataclass
 class Report:
-    """What a soak has come to. `wrong`: every defect, in words."""
+    """What a soak has come to. `longest`: seconds until the whole answer that took longest; `wrong`:
+    every defect, in words."""
 
     seed: int
     seconds: float = 0.0
@@ -48,6 +49,7 @@ class Report:
     heartbeats: int = 0
     retried: int = 0
     tokens: int = 0
+    longest: float = 0.0
     quiets: list[Quiet] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
@@ -111,6 +113,8 @@ class Player:
         attempts = numbers.attempts(self._up.data)
         verdict = judge.judge(seen, self._stage.moments, attempts)
         report.fates, report.actions = verdict.fates, self._stage.done
+        answered = [one.ended - one.sent for one in seen if one.whole]
+        report.longest = round(max(answered, default=0.0), 1)
         report.heartbeats = sum(one.heartbeats for one in seen)
         report.retried = len({a.number for a in attempts if a.reason == "retry"})
         report.engines = len({a.replica for a in attempts})
@@ -150,7 +154,7 @@ def table(report: Report) -> str:
     first_line = (
         f"seed {report.seed}, {report.seconds:.0f} s, {report.rounds} rounds, {report.engines} engines,"
         f" {report.cold_starts} cold starts, {report.retried} requests retried,"
-        f" {report.tokens} tokens billed"
+        f" {report.tokens} tokens billed, the longest answer took {report.longest} s"
     )
     lines = [
         first_line,

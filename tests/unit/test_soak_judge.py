@@ -137,6 +137,7 @@ def test_given_up_takes_as_many_tries_at_engines_that_were_told_to_fail() -> Non
     assert told(gave_up, [fault], *tried[:3]).wrong
     assert told(gave_up, [fault], *tried[:3], tried[3]._replace(replica="m0-2")).wrong
     assert told(gave_up, [replace(fault, detail="slow")], *tried).wrong
+    fine(told(gave_up, [replace(fault, detail="hang")], *tried[:2]), "given up")
 
 
 def test_an_error_status_of_an_engine_needs_its_fault() -> None:

@@ -31,7 +31,7 @@ metadata: {{name: {name}}}
 spec:
   suspend: {suspend}
   model: {{uri: "sim://{name}", name: {served}}}
-  engine: {{type: sim, args: {args}}}
+  engine: {{type: sim, stallSeconds: 3, args: {args}}}
   access: {{visibility: Public}}
   scaling: {{maxReplicas: {replicas}, targetConcurrency: {target}, maxConcurrency: 64, idleSeconds: {idle}, scaleDownDelaySeconds: 1, stableWindowSeconds: 6}}
   coldStart: {{holdSeconds: 600, nonStreamHoldSeconds: 600, heartbeatSeconds: 1, maxHeld: 1024}}

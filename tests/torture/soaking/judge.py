@@ -177,12 +177,22 @@ def _cut(one: Seen, moments: Sequence[Moment], attempts: Sequence[Attempt]) -> l
     return [f"nobody killed {router} then"]
 
 
-def _hurt(attempt: Attempt, one: Seen, moments: Sequence[Moment], faults: Sequence[str]) -> bool:
+def _hurt(
+    attempt: Attempt,
+    one: Seen,
+    moments: Sequence[Moment],
+    faults: Sequence[str],
+    *,
+    killed: bool = True,
+) -> bool:
     """Whether this attempt's engine was killed, or told to fail so, while the request was there."""
     return any(
         m.target == attempt.replica
         and _meets(one, m)
-        and (m.kind == "engine" or (m.kind == "fault" and m.detail.partition("@")[0] in faults))
+        and (
+            (killed and m.kind == "engine")
+            or (m.kind == "fault" and m.detail.partition("@")[0] in faults)
+        )
         for m in moments
     )
 
@@ -209,8 +219,10 @@ def _malformed(one: Seen, moments: Sequence[Moment], attempts: Sequence[Attempt]
 
 def _exhausted(one: Seen, moments: Sequence[Moment], attempts: Sequence[Attempt]) -> list[str]:
     tried = [a for a in attempts if a.reason == "retry"]
+    # One that hangs costs two tries: it may be this very request that it hangs on.
+    cost = sum(2 if _hurt(a, one, moments, ("hang",), killed=False) else 1 for a in tried)
     kinds = (*BREAKING, "refuse")
-    if len(tried) < TRIES or not all(_hurt(a, one, moments, kinds) for a in tried):
+    if cost < TRIES or not all(_hurt(a, one, moments, kinds) for a in tried):
         return [f"it was given up without need: {list(attempts)}"]
     return []
 

@@ -14,9 +14,9 @@ from soaking.documents import REAL, Files, Spec
 
 FAULTS = (
     *("refuse@1", "refuse@2", "refuse", "http500@1", "http500", "slow"),
-    *("malformed@0", "malformed@4", "crash@0", "crash@6"),
+    *("malformed@0", "malformed@4", "crash@0", "crash@6", "hang", "hang@3"),
 )
-"""What sim engines are told to do wrong; `hang` and `hang@N` belong here once they are detected."""
+"""What sim engines are told to do wrong."""
 CLEARED_AFTER = (0.8, 2.5)
 ROUTERS = ("router", "router-2")
 TENANTS = ("ant", "bee", "cow")
@@ -242,7 +242,7 @@ class _Round:
             names = busy
         detail = rng.choice(FAULTS) if what == "fault" else ""
         act = Act(at, what, rng.choice(names), detail, rng.randrange(8))
-        if what == "fault":
+        if what == "fault" and not detail.startswith("hang"):  # that one is found out, and replaced
             self._mate(at, CLEARED_AFTER, lambda when: act._replace(at=when, kind="clear"))
         return act
 
