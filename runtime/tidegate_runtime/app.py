@@ -38,6 +38,9 @@ log = structlog.get_logger()
 
 BACKLOG: Final = 4096
 FLUSH_SECONDS: Final = 10.0
+RENEWED_SECONDS: Final = 1.0
+"""So long a router that starts from the picture on disk waits for a newer one. Whoever connects
+meanwhile waits in the backlog."""
 QUIET_SECONDS: Final = 3.0
 """For so long nobody may have come before a router that leaves closes its port."""
 
@@ -133,41 +136,52 @@ async def _tasks(
     client = await stack.enter_async_context(
         httpx.AsyncClient(headers=headers, timeout=10.0, trust_env=False)
     )
-    if settings.static is not None:
-        pepper = settings.peppers[max(settings.peppers)]
-        world, keys = static.read(settings.static, pepper)
-        for key in keys:
-            gate.tenants.add(key)
-        gate.apply(world)
     ops = Ops(gate, settings.internal_token)
     server = _server(ops)
-    jobs: list[Coroutine[object, object, None]] = [
-        server.serve(sockets=[ops_socket]), ops.spread(), _sweep(gate),
-    ]  # fmt: skip
-    if settings.static is not None:
-        jobs.append(gate.meter.keep())
-    else:
-        gate.till = gate.meter.teller = Till(gate, client, settings.billing_url)
-        links = Links(gate, client, settings.data / f"picture-{settings.name}.json")
-        links.restore()
-        jobs += [
-            gate.meter.ship(client, f"{settings.billing_url}/internal/usage"),
-            links.follow_billing(settings.billing_url),
-            _follow(links, settings),
-            links.save(),
-        ]
-    tasks = [asyncio.ensure_future(job) for job in jobs]
-    for task in tasks:
-        task.add_done_callback(_ended)
+    tasks: list[asyncio.Future[None]] = []
+    serving: list[asyncio.Future[None]] = []
+
+    def begin(*jobs: Coroutine[object, object, None]) -> None:
+        for job in jobs:
+            tasks.append(asyncio.ensure_future(job))
+            tasks[-1].add_done_callback(_ended)
+
     try:
+        if settings.static is not None:
+            _fixed(settings.static, settings.peppers, gate)
+            begin(gate.meter.keep())
+        else:
+            gate.till = gate.meter.teller = Till(gate, client, settings.billing_url)
+            links = Links(gate, client, settings.data / f"picture-{settings.name}.json")
+            known = links.restore()
+            begin(
+                gate.meter.ship(client, f"{settings.billing_url}/internal/usage"),
+                links.follow_billing(settings.billing_url),
+                _follow(links, settings),
+                links.save(),
+            )
+            if known:
+                await links.renewed(RENEWED_SECONDS)
+        begin(server.serve(sockets=[ops_socket]))
+        serving = tasks[-1:]
+        begin(ops.spread(), _sweep(gate))
         yield
     finally:
         ops.close()
         server.should_exit = True
-        await asyncio.wait(tasks[:1], timeout=2.0)
+        if serving:
+            await asyncio.wait(serving, timeout=2.0)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _fixed(path: Path, peppers: Mapping[int, bytes], gate: Gate) -> None:
+    """A router alone: its models and keys are a file's. Raises StaticError."""
+    world, keys = static.read(path, peppers[max(peppers)])
+    for key in keys:
+        gate.tenants.add(key)
+    gate.apply(world)
 
 
 def _server(ops: Ops) -> Server:

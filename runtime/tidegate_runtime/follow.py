@@ -5,6 +5,7 @@ stays known meanwhile.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -62,13 +63,22 @@ class Links:
         self._path = path
         self._world: Callable[[], WorldLine | None] = lambda: None
         self._unsaved = asyncio.Event()
+        self._told_world, self._told_tenants = asyncio.Event(), asyncio.Event()
         self._saved_at = 0.0
 
-    def restore(self) -> None:
-        """Start from the last good picture, if there is one."""
+    async def renewed(self, seconds: float) -> None:
+        """Return when both links have said what is so now, after `seconds` at most: the picture on
+        disk may lack what came just before a crash, a new key or a new model."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._told_world.wait()
+                await self._told_tenants.wait()
+
+    def restore(self) -> bool:
+        """Start from the last good picture; whether there is one."""
         known = picture.load(self._path, time.time())
         if known is None:
-            return
+            return False
         age = time.time() - known.at
         if known.snapshot is not None:
             self._gate.tenants.apply(known.snapshot, self._gate.loop.time() - age)
@@ -77,6 +87,7 @@ class Links:
             self._world = lambda: world
             self._gate.apply(world)
         log.info("picture_restored", age_seconds=round(age, 1))
+        return True
 
     async def follow_world(self, url: str) -> None:
         """Follow the world for ever."""
@@ -107,6 +118,7 @@ class Links:
                     self._unsaved.set()
                 return
             self._gate.repriced()
+            self._told_tenants.set()
             ack = SnapshotAck(router=self._gate.name, version=line.version)
             await self._client.post(
                 f"{url}/internal/snapshot/ack", content=msgspec.json.encode(ack)
@@ -123,6 +135,7 @@ class Links:
 
     def keep(self, world: Callable[[], WorldLine | None]) -> None:
         """The world has changed: keep what `world` gives when it is time to write it down."""
+        self._told_world.set()
         self._world = world
         self._unsaved.set()
 
