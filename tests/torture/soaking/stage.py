@@ -237,6 +237,9 @@ class Stage:
         self.up.settled()
         owed = self.up.data / "epochs"
         self._until(lambda: not list(owed.glob("*.json")), "engines' counters are told")
+        for name, base in zip(self.routers, self.bases, strict=True):
+            if (known := self._known(base)) != restore.names | self._own:
+                self.wrong.append(f"at rest {name} serves {known}, not {sorted(restore.names)}")
 
     def _away_still(self, restore: Act) -> bool:
         return bool(set(self._away) & (restore.names | self._own))
