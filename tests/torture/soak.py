@@ -65,7 +65,7 @@ class Player:
     def __init__(self, up: running.Platform, folder: Path, plan: Soak, say: Say) -> None:
         self.report = Report(plan.seed)
         self._plan, self._say = plan, say
-        self._up, self._stage = up, Stage(up, folder, plan)
+        self._up, self._stage, self._folder = up, Stage(up, folder, plan), folder.parent
         self._callers = Callers(self._stage.bases, self._stage.keys)
         self._month = _month()
 
@@ -86,6 +86,7 @@ class Player:
             self._stage.close()
             self.report.seconds = round(time.time() - began, 1)
             self._judge()
+            self._keep()
         return self.report
 
     def _round(self, one: Round) -> None:
@@ -125,6 +126,14 @@ class Player:
         if report.rounds == len(self._plan.rounds):  # else it is not at rest
             months = dict.fromkeys([self._month, _month()])
             report.wrong += numbers.wrong(self._up, seen, self._stage.killed, months)
+
+    def _keep(self) -> None:
+        """Everything that was seen and done, for whoever has to explain a defect."""
+        lines = [{"seen": vars(one)} for one in self._callers.seen]
+        lines += [{"moment": vars(one)} for one in self._stage.moments]
+        lines += [{"served": one} for one in self._stage.witnessed]
+        text = "\n".join(json.dumps(one, default=tuple) for one in lines)
+        (self._folder / "soak.ndjson").write_text(text + "\n")
 
 
 def _month() -> str:

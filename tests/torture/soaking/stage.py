@@ -20,6 +20,8 @@ from soaking.plan import TENANTS, Act, Soak
 import running
 
 POLL = 0.1
+WITNESS = 1.0
+"""Seconds between two looks at what routers serve, for whoever has to explain a 404."""
 PATIENCE = 300.0
 """Seconds until something that must come has not come: far more than it takes on a busy machine."""
 
@@ -33,6 +35,8 @@ class Stage:
         self.done: Counter[str] = Counter()
         self.killed: list[str] = []
         self.wrong: list[str] = []
+        self.witnessed: list[tuple[float, str, list[str]]] = []
+        self._witnessed, self._last = 0.0, dict[str, set[str]]()
         self.routers = [p["name"] for p in up.run["parts"] if p["name"].startswith("router")]
         self.keys = {tenant: _key(up, tenant) for tenant in TENANTS}
         self._http = httpx.Client(timeout=30, trust_env=False)
@@ -70,6 +74,8 @@ class Stage:
     def look(self) -> None:
         """See what has come of what was done."""
         self._restarted()
+        if time.monotonic() - self._witnessed > WITNESS:
+            self._witness()
         away = [name for name, m in self._away.items() if m.sure == FOREVER or m.unsure < FOREVER]
         if not away:
             return
@@ -84,6 +90,15 @@ class Stage:
                 del self._away[name]
             elif moment.unsure == FOREVER and not any(has):
                 moment.sure = now
+
+    def _witness(self) -> None:
+        """Notes what each router serves, where that is something else than before."""
+        self._witnessed = time.monotonic()
+        for name, base in zip(self.routers, self.bases, strict=True):
+            known = self._known(base)
+            if known is not None and known != self._last.get(name):
+                self._last[name] = known
+                self.witnessed.append((time.time(), name, sorted(known)))
 
     def _known(self, base: str) -> set[str] | None:
         """What a router serves; None where it does not answer."""
