@@ -76,6 +76,8 @@ def test_a_crash_is_replaced_at_once_and_a_crash_loop_is_not() -> None:
     third = second.answered().crashed(1.0, 120.0)
     assert third.at == 122.0
     assert third.answered().crashed(STEADY_SECONDS, 130.0).at == 130.0
+    assert third.answered().ended_well().crashed(1.0, 140.0).at == 140.0
+    assert Retry().start_failed(100.0).ended_well() == Retry().start_failed(100.0)
 
 
 @pytest.mark.parametrize(

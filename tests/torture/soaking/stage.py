@@ -42,6 +42,8 @@ class Stage:
         self._http = httpx.Client(timeout=30, trust_env=False)
         self._own = frozenset({REAL}) if plan.real else frozenset[str]()
         self._served = documents.names(plan.base) | self._own
+        named = {one.name for specs in plan.base.values() for one in specs} | self._own
+        self._deployments = {f"default/{name}" for name in named}
         self._away: dict[str, Moment] = {}
         self._ill: dict[tuple[str, str], Moment] = {}
         self._faulty: dict[tuple[str, int], list[Moment]] = {}
@@ -243,7 +245,7 @@ class Stage:
     def settle(self, restore: Act, callers: Callers) -> None:
         """Everything as in the beginning, at rest and told."""
         self.act(restore)
-        self._until(lambda: not self._away_still(restore), "the files are in force")
+        self._until(lambda: self._in_force(restore), lambda: f"the files in force: {self._last}")
         self._until(
             lambda: callers.alive() or not callers.running, lambda: f"answers to {callers.running}"
         )
@@ -252,12 +254,19 @@ class Stage:
         self.up.settled()
         owed = self.up.data / "epochs"
         self._until(lambda: not list(owed.glob("*.json")), "engines' counters are told")
-        for name, base in zip(self.routers, self.bases, strict=True):
-            if (known := self._known(base)) != restore.names | self._own:
-                self.wrong.append(f"at rest {name} serves {known}, not {sorted(restore.names)}")
+        if not self._in_force(restore):
+            self.wrong.append(f"at rest routers serve {self._last}, not {sorted(restore.names)}")
 
-    def _away_still(self, restore: Act) -> bool:
-        return bool(set(self._away) & (restore.names | self._own))
+    def _in_force(self, restore: Act) -> bool:
+        """Whether every router and the operator have just what the files say."""
+        self._witness()
+        wanted = restore.names | self._own
+        if (
+            any(self._last.get(name) != wanted for name in self.routers)
+            or self._away.keys() & wanted
+        ):
+            return False
+        return {str(row["deployment"]) for row in self._rows()} == self._deployments
 
     def _asleep(self) -> bool:
         if not self.up.run["engines"] and all(
