@@ -371,6 +371,7 @@ class Model:
             return
         del self.runs[run.id]
         if run.stopping:
+            self.retry = self.retry.ended_well() if run.answered_at else self.retry
             self.publish()
             return
         if run.drain is not None:

@@ -25,6 +25,11 @@ class Retry(NamedTuple):
         crashes = 1 if served >= STEADY_SECONDS else self.crashes + 1
         return self._replace(crashes=crashes, at=now + backoff(crashes - 1))
 
+    def ended_well(self) -> "Retry":
+        """After an engine served and ended when it was told to: crashes of before are over. Else one
+        that scales to zero, and so never serves for long, would remember each of them for ever."""
+        return self._replace(crashes=0)
+
     def answered(self) -> "Retry":
         """After a start that succeeded."""
         return self._replace(starts=0, at=0.0)
