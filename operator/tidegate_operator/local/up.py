@@ -93,7 +93,7 @@ def _run(options: UpOptions, report: Report) -> int:
         return 1
     found = list(following.resources(verdict.held).values())
     if not found:
-        named = ", ".join(map(str, options.files))
+        named = ", ".join(map(files.named, options.files))
         report(Event(ts=time.time(), event="warning", warning=f"no ModelDeployment in {named}"))
     try:
         with contextlib.ExitStack() as held:
