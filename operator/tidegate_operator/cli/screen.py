@@ -85,7 +85,8 @@ class Screen:
         self._open = False
         self._nudge()
         self._ticker.join()
-        self._live.stop()
+        with contextlib.suppress(OSError):
+            self._live.stop()
         if self._keyboard is not None:
             self._keyboard.close()
         os.close(self._woken)
@@ -112,9 +113,10 @@ class Screen:
 
     def _tick(self) -> None:
         pressed: list[str] = []
-        while self._open:
-            self._live.update(self._drawn(pressed), refresh=True)
-            pressed = self._pause()
+        with contextlib.suppress(OSError):  # the terminal is gone; what runs goes on
+            while self._open:
+                self._live.update(self._drawn(pressed), refresh=True)
+                pressed = self._pause()
         if self._client is not None:
             self._client.close()
 

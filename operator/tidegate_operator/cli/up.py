@@ -15,6 +15,7 @@ import msgspec
 
 from tidegate_billing import settings as config
 from tidegate_operator import local
+from tidegate_operator.cli import output
 from tidegate_operator.cli.places import default_cache, default_data
 
 _SIZES = {"Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
@@ -73,7 +74,7 @@ def up(chosen: local.UpOptions, *, as_json: bool) -> int:
     from tidegate_operator.local.notify import telling
 
     def run(report: Callable[[local.Event], None]) -> int:
-        return local.run(chosen, telling(report, os.environ))
+        return local.run(chosen, telling(output.lasting(report), os.environ))
 
     if as_json:
         return run(print_event)
