@@ -55,6 +55,7 @@ READY_SECONDS = 60.0
 HOPELESS_DEATHS = 3
 BILLING_GRACE = 10.0
 ENGINE_GRACE = 5.0
+AGAIN_SECONDS = 5.0
 RUN_FILE = "run.json"
 
 Report = Callable[[Event], None]
@@ -155,7 +156,7 @@ class Platform:
         self._options, self._report, self._listeners = options, report, listeners
         for folder in ("logs", "truth"):
             (options.data / folder).mkdir(mode=0o700, exist_ok=True)
-        self._epochs = Epochs(options.data)
+        self._epochs = Epochs(options.data, lambda words: report(_error(words)))
         self._secrets = datadir.read_secrets(options.data)
         self._stop, self._kill = asyncio.Event(), asyncio.Event()
         self._hopeless: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -360,7 +361,11 @@ class Platform:
             "engines": self._fleet.engines(),
             "operator": {"pid": os.getpid(), "ops_url": sockets.url(self._listeners.operator)},
         }
-        datadir.write_private(self._options.data / RUN_FILE, msgspec.json.encode(content))
+        try:
+            datadir.write_private(self._options.data / RUN_FILE, msgspec.json.encode(content))
+        except OSError as error:
+            self._report(_error(f"{RUN_FILE}: {error.strerror}; it is written again"))
+            asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._changed)
 
     # The end
 
