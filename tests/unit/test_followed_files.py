@@ -21,6 +21,7 @@ def test_a_directory_is_read_by_name_and_not_deeper(tmp_path: Path) -> None:
         (tmp_path / name).write_text("x")
     (tmp_path / ".#a.yaml").symlink_to("user@host.1234")  # an editor's lock
     (tmp_path / "deep.yaml").mkdir()
+    os.mkfifo(tmp_path / "pipe.yaml")
     assert names(look([tmp_path], Look())) == ["a.yaml", "b.yml"]
     assert names(look([tmp_path / "b.yml", tmp_path], Look())) == ["b.yml", "a.yaml"]
 

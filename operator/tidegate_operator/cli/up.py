@@ -31,8 +31,8 @@ def options(
     levels, forms = ("debug", "info", "warning", "error"), ("json", "text")
     return local.UpOptions(
         files=files,
-        data=data.expanduser().absolute(),
-        cache=cache.expanduser().absolute(),
+        data=_place("DATA", data),
+        cache=_place("CACHE", cache),
         host=config.text(values, "HOST", "127.0.0.1"),
         port=config.port(values, "PORT", 8080),
         admin_port=config.port(values, "ADMIN_PORT", 8081),
@@ -59,6 +59,15 @@ def _memory(values: Mapping[str, str]) -> int:
             "all that is free"
         )
     return 0 if found is None else int(found[1]) * _SIZES[found[2]]
+
+
+def _place(name: str, path: Path) -> Path:
+    """The directory in full. What is told of it is UTF-8, in JSON and in a database's address."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise config.SettingError(f"TIDEGATE_{name}={str(path)!r}: the path is not UTF-8") from None
+    return path.expanduser().absolute()
 
 
 def _ops_port(values: Mapping[str, str]) -> int:

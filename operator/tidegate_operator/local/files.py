@@ -104,7 +104,7 @@ def _entries(paths: Iterable[Path]) -> Iterator[tuple[Path, Stamp]]:
         except OSError:  # a link to nothing: reading it says so
             yield path, Stamp()
             continue
-        if not stat.S_ISDIR(seen.st_mode):
+        if stat.S_ISREG(seen.st_mode):  # a pipe would be waited for, and nobody might ever write
             yield path, _stamp(seen)
 
 
