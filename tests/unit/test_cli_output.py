@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tidegate_operator.cli import address, chat, output, sse
 from tidegate_operator.cli.failure import CommandError
@@ -105,3 +106,11 @@ def test_a_question_that_is_no_text_is_refused(
     assert next(questions) == "one"
     with pytest.raises(CommandError, match="line 2: not text in utf-8"):
         next(questions)
+
+
+@pytest.mark.parametrize(("term", "redrawn"), [("xterm", True), ("dumb", False)])
+def test_a_dumb_terminal_gets_lines(
+    term: str, redrawn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    assert output.redraws(Console(force_terminal=True)) is redrawn

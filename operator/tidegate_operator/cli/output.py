@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from tidegate_operator.local import Event
 
 
@@ -24,6 +26,11 @@ def line(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=not unicode)
     # Half a character, as JSON may escape it, is in no encoding.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def redraws(console: "Console") -> bool:
+    """Whether lines on it can be drawn over: of a terminal that cannot (TERM=dumb) nothing would be seen."""
+    return console.is_terminal and not console.is_dumb_terminal
 
 
 def lasting(report: "Callable[[Event], None]") -> "Callable[[Event], None]":

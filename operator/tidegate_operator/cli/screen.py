@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.table import Table
 
 from tidegate_operator import local
-from tidegate_operator.cli import board, logs, watching
+from tidegate_operator.cli import board, logs, output, watching
 from tidegate_operator.cli.failure import CommandError
 from tidegate_operator.cli.keyboard import Keyboard
 from tidegate_operator.cli.platform import Client
@@ -238,7 +238,7 @@ def watch(client: Client) -> None:
     Raises CommandError when the platform ends."""
     console = Console()
     try:
-        if console.is_terminal:
+        if output.redraws(console):
             _watch_terminal(client, console)
         else:
             _watch_lines(client)

@@ -134,7 +134,7 @@ class _Lines:
 @contextlib.contextmanager
 def _shown(run: Run) -> Iterator[Any]:
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not output.redraws(console):
         yield _Lines(run)
         return
     with Live(console=console, auto_refresh=False, transient=True) as live:
