@@ -9,10 +9,8 @@ then billing, which has to hear both.
 import asyncio
 import contextlib
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import httpx
@@ -29,6 +27,7 @@ from tidegate_operator.local import (
     leftovers,
     ops,
     resources,
+    signals,
     sockets,
     watch,
 )
@@ -124,28 +123,12 @@ def _run(options: UpOptions, report: Report) -> int:
 
 async def _live(options: UpOptions, report: Report, start: Start) -> int:
     platform = Platform(options, report, start)
-    with _stop_signals(platform.told_to_stop):
+    with signals.told(platform.told_to_stop):
         return await platform.live()
 
 
 def _error(message: str, name: str = "") -> Event:
     return Event(ts=time.time(), event="error", message=message, name=name)
-
-
-@contextlib.contextmanager
-def _stop_signals(stop: Callable[[], None]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    for number in wanted:
-        loop.add_signal_handler(number, stop)
-    try:
-        yield
-    finally:
-        for number in wanted:
-            loop.remove_signal_handler(number)
 
 
 class Platform:
