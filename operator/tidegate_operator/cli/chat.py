@@ -25,10 +25,10 @@ def gateway(values: Mapping[str, str], data: Path) -> tuple[Gateway, platform.Pl
     """Where to ask: settings, else the local platform with its own key. Raises CommandError."""
     url, key = values.get("BASE_URL", ""), values.get("API_KEY", "")
     if url:
+        address.web("TIDEGATE_BASE_URL", url)
         if not key:
             raise CommandError("TIDEGATE_BASE_URL is set but TIDEGATE_API_KEY is not; set it")
-        checked = address.web("TIDEGATE_BASE_URL", url)
-        return Gateway(checked, address.secret("TIDEGATE_API_KEY", key)), None
+        return Gateway(url, address.secret("TIDEGATE_API_KEY", key)), None
     found = platform.local(data)
     base = str(platform.read_run(data).get("base_url", ""))
     key = address.secret("TIDEGATE_API_KEY", key)
