@@ -1,12 +1,14 @@
 """What every process of ours does at its start: log lines of one form, end with its supervisor."""
 
+import contextlib
 import ctypes
+import io
 import logging
 import os
 import signal
 import sys
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TextIO, cast
 
 import structlog
 
@@ -33,6 +35,20 @@ class _Structured(logging.Handler):
         log.log(record.levelno, "library", message=text, exc_info=record.exc_info)
 
 
+class _Lossy(io.TextIOBase):
+    """stderr, for what must go on: a line that cannot be written (the disk of the log is full, its reader
+    is gone) is lost, and ends nobody."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+
+
 def log_to_stderr(level: str, environ: Mapping[str, str] = os.environ) -> None:
     """One line an event, at `level` (a key of LEVELS) and above: JSON, or text for people.
 
@@ -46,7 +62,7 @@ def log_to_stderr(level: str, environ: Mapping[str, str] = os.environ) -> None:
             *_rendered(form),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Lossy())),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_Structured()], level=logging.WARNING)

@@ -28,7 +28,8 @@ SOURCE: Final = "operator"
 """Stands for a journal where an event has to be set aside."""
 LONGEST_MS: Final = 3_600_000
 """A stretch has one time in the ledger, its begin: a longer one would lie in the wrong day."""
-NAME_LENGTH: Final = 200
+NAME_LENGTH: Final = 400
+"""Of each: a resource may have 253 characters, its namespace 63, and a replica is named like it."""
 PROJECT: Final = "default"
 """Nobody's key asked for a replica: its time is in the owner's first project."""
 
@@ -62,7 +63,7 @@ def problem(report: ReplicaTime) -> str | None:
     if min(phases) < 0 or sum(phases) != report.end - report.begin:
         return f"the phases {phases} are not the {report.end - report.begin} ms that they are of"
     names = (report.deployment, report.epoch, report.model)
-    if not all(names) or len("".join(names)) > 2 * NAME_LENGTH or "\0" in "".join(names):
+    if not all(names) or max(map(len, names)) > NAME_LENGTH or "\0" in "".join(names):
         return "deployment, epoch and model must be names of reasonable length"
     wrong = accounts.slug_error(report.owner)
     return None if wrong is None else f"owner {wrong}"

@@ -99,7 +99,7 @@ class Stalls:
             replica = exchange.replica
             if replica is None:
                 continue
-            if exchange.front.paused:  # we do not listen
+            if exchange.front.paused or passed > LONGEST_STEP:  # we did not listen
                 exchange.heard_at = now
                 continue
             replica.heard(exchange.fed_at)

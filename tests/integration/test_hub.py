@@ -131,6 +131,20 @@ async def test_damaged_weights_are_never_served(served: hub_server.Hub, tmp_path
     assert (await prepare("hf://team/tiny", tmp_path))[0].is_dir()
 
 
+@pytest.mark.parametrize("digest", ["../../../{victim}", "{victim}", "x", "A" * 64])
+async def test_a_hub_cannot_name_files_of_this_machine(
+    served: hub_server.Hub, tmp_path: Path, digest: str
+) -> None:
+    """Our partial files are named by the hash that the hub promises, and thrown away by it."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine" * 2_000_000)
+    served.add("team/tiny", MODEL, digest=digest.format(victim=victim))
+    with pytest.raises(FetchError, match=r"model\.safetensors has no hash that is one"):
+        await prepare("hf://team/tiny", tmp_path / "cache")
+    assert victim.stat().st_size == 8_000_000
+    assert not any((tmp_path / "cache" / "hub").glob("partial/*"))
+
+
 async def test_a_gated_model_needs_a_token_and_only_the_hub_sees_it(
     served: hub_server.Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -242,7 +242,9 @@ def test_the_phases_of_a_day_are_compared_too(priced: Ledger) -> None:
 
 def test_what_is_no_stretch_is_named() -> None:
     good = stretch(START, 1, 2, 3)
-    assert replicas.problem(good) is None
+    longest = {"deployment": f"{'n' * 63}/{'d' * 253}", "model": "m" * 128, "epoch": "e" * 90}
+    for one in (good, msgspec.structs.replace(good, **longest)):
+        assert replicas.problem(one) is None
     wrong = [
         ReplicaTime(deployment="d/m", epoch="e", model="m", owner="acme", begin=5, end=5),
         ReplicaTime(deployment="d/m", epoch="e", model="m", owner="acme", begin=5, end=9),

@@ -1,6 +1,9 @@
 """Watching and steering a real platform: status, logs, wake, sleep, chat."""
 
+import contextlib
+import http.server
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -166,3 +169,50 @@ def test_logs_are_followed_over_replicas(tmp_path: Path) -> None:
                 said(up, "sleep", "sim", "--wait")
             following.send_signal(signal.SIGINT)
             assert following.wait(20) == 0
+
+
+def test_chat_tells_an_answer_from_what_is_none() -> None:
+    """A web server that is no gateway, and a stream that ends in the middle: exit 1, and why."""
+    said = b'data: {"choices": [{"delta": {"content": "half"}}]}\n\n'
+    for kind, body, out, words in (
+        ("text/html", b"<p>Welcome</p>", "", "answered with text/html, not with a stream"),
+        ("text/event-stream", said, "half\n", "the answer broke off"),
+        ("text/event-stream", b"", "", "ended its answer before"),
+    ):
+        with answering(kind, body) as url:
+            done = subprocess.run(
+                [*COMMAND, "chat", "m", "--base-url", url],
+                input="hello\nand more\n", capture_output=True, text=True, timeout=60, check=False,
+                env={**os.environ, "TIDEGATE_API_KEY": "k"},
+            )  # fmt: skip
+        assert (done.returncode, done.stdout) == (1, out)
+        assert words in done.stderr
+
+
+@contextlib.contextmanager
+def answering(kind: str, body: bytes) -> Iterator[str]:
+    """A server that answers every request with this."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-type", kind)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()

@@ -18,13 +18,14 @@ LARGE = 1000
 @dataclass
 class Repository:
     """Files by path, per commit. `token`: who may read it; None = everybody. `claimed`: sizes that
-    the listing gives instead of the true ones."""
+    the listing gives instead of the true ones; `digest`: what it gives as every SHA-256."""
 
     commits: dict[str, dict[str, bytes]]
     refs: dict[str, str]
     token: str | None = None
     gated: bool = False
     claimed: dict[str, int] = field(default_factory=dict)
+    digest: str = ""
 
 
 @dataclass
@@ -103,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._say(404, "RevisionNotFound")
         files = found.commits[commit]
         if api and rest and rest[0] == "tree":
-            rows = [_row(path, data, found.claimed) for path, data in sorted(files.items())]
+            rows = [_row(path, data, found) for path, data in sorted(files.items())]
             return self._say(200, json.dumps(rows).encode())
         if api:
             told = {"id": f"{owner}/{name}", "sha": commit, "siblings": []}
@@ -181,11 +182,11 @@ def _git(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
-def _row(path: str, data: bytes, claimed: Mapping[str, int]) -> dict[str, Any]:
-    size = claimed.get(path, len(data))
+def _row(path: str, data: bytes, found: Repository) -> dict[str, Any]:
+    size = found.claimed.get(path, len(data))
     row = {"type": "file", "path": path, "size": size, "oid": _git(data)}
     if len(data) >= LARGE:
-        digest = hashlib.sha256(data).hexdigest()
+        digest = found.digest or hashlib.sha256(data).hexdigest()
         row["lfs"] = {"oid": digest, "size": size, "pointerSize": 134}
     return row
 

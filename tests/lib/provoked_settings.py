@@ -253,6 +253,14 @@ def _hub_token(folder: Path) -> list[Told]:
     return found
 
 
+def _question(_: Path) -> Told:
+    before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8")
+    try:
+        return tidegate("chat", "m", BASE_URL="http://h", API_KEY="k")
+    finally:
+        sys.stdin = before
+
+
 SETTINGS: dict[str, Provoke] = {
     "unknown-setting": lambda _: tidegate("models", PROT="8080"),
     "unknown-flag": lambda _: [tidegate("models", "--prot", "1"), router("--prot", "1")],
@@ -328,6 +336,12 @@ SETTINGS: dict[str, Provoke] = {
     "ops-unknown": lambda _: tidegate("models", ADMIN_URL="http://h", ADMIN_TOKEN="a"),
     "base-url": lambda _: tidegate("chat", "m", BASE_URL="host:1"),
     "api-key": lambda _: tidegate("chat", "m", BASE_URL="http://h"),
+    "url-port": lambda _: [
+        tidegate("chat", "m", BASE_URL=url, API_KEY="k") for url in ("http://h:99999", "http://[::1")
+    ],
+    "key-form": lambda _: tidegate("chat", "m", BASE_URL="http://h", API_KEY="caf\xe9"),
+    "question-form": _question,
+    "path-form": lambda folder: up(folder, DATA="/caf\udce9"),
     "hub-token": _hub_token,
 }  # fmt: skip
 

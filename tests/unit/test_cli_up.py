@@ -52,6 +52,12 @@ def test_the_three_operations_ports_must_exist(value: str) -> None:
     assert (chosen(OPS_PORT="65533").ops_port, chosen(OPS_PORT="0").ops_port) == (65533, 0)
 
 
+@pytest.mark.parametrize("name", ["DATA", "CACHE"])
+def test_a_directory_that_cannot_be_told_is_refused(name: str) -> None:
+    with pytest.raises(SettingError, match=f"TIDEGATE_{name}=.*not UTF-8"):
+        up.options((), {name: "/tmp/caf\udce9"}, {})
+
+
 def test_a_relative_xdg_directory_is_ignored() -> None:
     home = Path("~").expanduser()
     assert default_data({"XDG_DATA_HOME": "rel"}) == home / ".local/share/tidegate"

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from tidegate_operator.cli import board, chat, keyboard, logs, sse, talk, watching
 from tidegate_operator.cli.failure import CommandError
+from tidegate_operator.local import enginelog
 
 ROW: dict[str, Any] = {
     "name": "m", "deployment": "default/m", "phase": "Ready", "ready": 1, "desired": 1,
@@ -186,3 +187,13 @@ def test_a_receipt_in_money() -> None:
 )
 def test_what_is_waited_for(row: dict[str, Any], words: str) -> None:
     assert chat.waiting_for(row) == words
+
+
+def test_the_longest_name_has_a_log(tmp_path: Path) -> None:
+    longest = f"{'n' * 63}/{'m' * 253}"
+    file = enginelog.path(tmp_path, longest, "m-1")
+    log = enginelog.EngineLog(file)
+    log.write("hello")
+    log.close()
+    assert logs.find(tmp_path, longest) == file.parent != enginelog.folder(tmp_path, longest[:-1])
+    assert file.read_text() == "hello\n"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus.cases import Bad, bad, good
-from tidegate_runtime.contract import resource
+from tidegate_runtime.contract import document, resource
 from tidegate_runtime.contract.resource import Problem
 from tidegate_runtime.contract.schema import spec_schema
 from tidegate_runtime.contract.spec import ModelSpec, Spec
@@ -93,6 +93,15 @@ def test_a_rule_speaks_although_another_part_is_wrong() -> None:
         (text("M"), "metadata.name: must match"),
         (text() + "specs: {}\n", "specs: is not a known field (did you mean spec?)"),
         ("a: &x [*x]\n", "nested too deeply"),
+        ("a: &x\n  <<: *x\n", "nested too deeply"),
+        (
+            "[" * 100_000,
+            "x.yaml:1: nested too deeply",
+        ),  # built by recursion it would end the process
+        (
+            "a:\n" + "".join(f"{' ' * n}a:\n" for n in range(1, 1300)),
+            "x.yaml:66: nested too deeply",
+        ),
         ("a: .inf\n", "is not a number that JSON can hold"),
         ("a: \x00", "x.yaml:1: not YAML:"),
         ("? [a]\n: 1\n", "a key must be a string"),
@@ -107,6 +116,14 @@ def test_a_rule_speaks_although_another_part_is_wrong() -> None:
 def test_what_is_wrong_is_named(source: str, expected: str) -> None:
     assert any(expected in line for line in said(source)), said(source)
     assert resource.parse(source, "x.yaml").resources == []
+
+
+@pytest.mark.parametrize("scalar", ["0x_", "0o_", "-0b_", "9" * 5000, "1e999", "0o7" + "7" * 9000])
+def test_what_only_looks_like_a_number_is_text(scalar: str) -> None:
+    """To Go, too: it strips the underscores and takes what then is no number, or none of its size."""
+    (value,) = document.load(f"a: {scalar}\n")[0]
+    assert value.value == {"a": scalar} or isinstance(value.value["a"], int)
+    assert resource.parse(text() + f"a: {scalar}\n", "x").problems
 
 
 def test_empty_documents_are_skipped() -> None:

@@ -21,6 +21,7 @@ def test_a_directory_is_read_by_name_and_not_deeper(tmp_path: Path) -> None:
         (tmp_path / name).write_text("x")
     (tmp_path / ".#a.yaml").symlink_to("user@host.1234")  # an editor's lock
     (tmp_path / "deep.yaml").mkdir()
+    os.mkfifo(tmp_path / "pipe.yaml")
     assert names(look([tmp_path], Look())) == ["a.yaml", "b.yml"]
     assert names(look([tmp_path / "b.yml", tmp_path], Look())) == ["b.yml", "a.yaml"]
 
@@ -134,3 +135,21 @@ def test_what_up_begins_with(tmp_path: Path) -> None:
     found = files.first([tmp_path / "folder", missing])
     assert [str(problem) for problem in found.problems] == [f"{missing}: does not exist"]
     assert (found.parsed, found.look.folders) == ({}, {tmp_path / "folder"})
+
+
+def test_a_file_that_may_be_read_now_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("x")
+    path.chmod(0o000)
+    first = look([path], Look())
+    path.chmod(0o644)
+    assert look([path], first).files != first.files
+
+
+def test_a_name_that_is_not_utf_8_can_be_told(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.yaml")
+    path.write_text("x: [")
+    parsed = files.first([tmp_path]).parsed
+    assert list(parsed) == [f"{tmp_path}/caf\\xe9.yaml"]
+    (problem,) = parsed[files.named(path)].problems
+    assert problem.file == f"{tmp_path}/caf\\xe9.yaml"

@@ -98,19 +98,50 @@ def test_the_age_of_a_deployment_survives_a_restart(tmp_path: Path) -> None:
 def test_an_epoch_is_owed_until_it_is_paid(tmp_path: Path) -> None:
     truth = tmp_path / "truth"
     truth.write_text('{"attempt_id":"a","prompt_tokens":3,"generated_tokens":4}\n')
-    epochs = Epochs(tmp_path)
+    epochs = Epochs(tmp_path, pytest.fail)
     epochs.begin(LOST, truth)
-    (owed,) = Epochs(tmp_path).owed()
+    (owed,) = Epochs(tmp_path, pytest.fail).owed()
     assert (owed.prompt, owed.generated, owed.state, owed.verified) == (3, 4, "lost", True)
     final = EngineCounters(
         model="m", deployment="d/m", epoch="m-1", prompt=9, generated=9, state="final"
     )
     epochs.close(final)
-    assert Epochs(tmp_path).owed() == [final]
+    assert Epochs(tmp_path, pytest.fail).owed() == [final]
     epochs.paid("m-1")
-    assert Epochs(tmp_path).owed() == []
+    assert Epochs(tmp_path, pytest.fail).owed() == []
 
 
 def test_an_epoch_without_truth_is_owed_unverified(tmp_path: Path) -> None:
-    Epochs(tmp_path).begin(LOST, None)
-    assert Epochs(tmp_path).owed() == [LOST]
+    Epochs(tmp_path, pytest.fail).begin(LOST, None)
+    assert Epochs(tmp_path, pytest.fail).owed() == [LOST]
+
+
+def test_a_disk_that_is_full_stops_nobody(tmp_path: Path) -> None:
+    """Called where an engine starts and ends: what cannot be noted is told, and the rest goes on."""
+    told: list[str] = []
+    epochs = Epochs(tmp_path, told.append)
+    (tmp_path / "epochs").rmdir()
+    epochs.begin(LOST, None)
+    epochs.close(LOST)
+    epochs.paid(LOST.epoch)
+    assert [one.partition(": ")[0] for one in told] == [f"{tmp_path}/epochs/m-1.json"] * 2
+    leftovers.record(tmp_path / "gone", os.getpid())
+
+
+LOGS = """
+from tidegate_billing import process
+import logging, structlog
+process.log_to_stderr("info")
+structlog.get_logger().warning("lost")
+logging.getLogger("uvicorn").error("lost, too")
+print("goes on")
+"""
+
+
+def test_a_log_that_cannot_be_written_ends_nobody() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-Ic", LOGS],
+            stdout=subprocess.PIPE, stderr=full, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.stdout == "goes on\n"

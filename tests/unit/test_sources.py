@@ -321,3 +321,15 @@ def test_an_environment_counts_once_it_is_stamped(tmp_path: Path) -> None:
     found = environment.find(tmp_path)
     assert found is not None
     assert found.python == root / "bin" / "python"
+
+
+async def test_a_folder_that_is_no_collection_of_models_is_not_walked_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_MOST_FOLDERS", 20)
+    for number in range(30):
+        (tmp_path / "home" / str(number)).mkdir(parents=True)
+    with pytest.raises(
+        SourceError, match="over 20 folders in it; give the path of the model's own"
+    ):
+        await sources.prepare(f"file://{tmp_path}/home", "", tmp_path / "cache", print)

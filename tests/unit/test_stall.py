@@ -1,12 +1,16 @@
 """When an engine counts as hung: by silence and counters (router), by all routers' word (operator)."""
 
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tidegate_operator.hung import hangs
 from tidegate_runtime.contract.links import DemandLine, ReplicaDemand
-from tidegate_runtime.stall import LONGEST_STEP, Mark, Silence, parse
+from tidegate_runtime.stall import LONGEST_STEP, Mark, Silence, Stalls, parse
 
 STALL = 8.0
 STILL = (3.0, 40.0, 0.5)
@@ -117,3 +121,34 @@ def test_a_replica_goes_when_no_router_has_reason_to_keep_it(
     lines: dict[str, DemandLine | None], why: str
 ) -> None:
     assert hangs("r", lines) == why
+
+
+@pytest.mark.parametrize(
+    ("seconds", "given_up"),
+    [
+        ([1.0] * 15, False),  # silent for less than twice its stall and 5 s
+        ([1.0] * 22, True),
+        ([1.0] * 5 + [300.0] + [1.0] * 15, False),  # this process stood still, and did not listen
+        ([1.0] * 5 + [300.0] + [1.0] * 23, True),
+    ],
+)
+def test_a_stream_is_given_up_only_for_silence_that_was_listened_to(
+    seconds: list[float], given_up: bool
+) -> None:
+    said: list[str] = []
+    view = SimpleNamespace(stall_seconds=STALL)
+    replica = Mock(
+        id="r", heard_at=0.0, silence=Silence(), model=SimpleNamespace(view=view),
+        hung="said already",
+    )  # fmt: skip
+    exchange = SimpleNamespace(
+        replica=replica, front=SimpleNamespace(paused=False), heard_at=0.0, fed_at=0.1,
+        request=SimpleNamespace(stream=True), model=replica.model, give_up=said.append,
+    )  # fmt: skip
+    gate: Any = SimpleNamespace(loop=SimpleNamespace(time=lambda: 0.0), live=[exchange])
+    stalls, now = Stalls(gate), 0.0
+    for step in seconds:
+        now += step
+        live: Any = [exchange]
+        stalls.sweep(live, now)
+    assert bool(said) is given_up

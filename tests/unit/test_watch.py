@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from tidegate_operator.local import files, following
@@ -134,3 +136,14 @@ async def test_what_cannot_be_noted_is_tried_again(watched: Watched) -> None:
     await watched.until(lambda: watched.fleet.asked)
     assert watched.fleet.asked == [[("add", "two")]]
     assert len(watched.events) == 1
+
+
+async def test_a_file_whose_name_is_not_utf_8_is_followed_like_any_other(watched: Watched) -> None:
+    name = os.fsdecode(b"caf\xe9.yaml")
+    watched.write(name, "x: [")
+    await watched.until(lambda: watched.events)
+    assert b"caf\\\\xe9.yaml:2: not YAML" in msgspec.json.encode(watched.events[0])
+    watched.write(name, text("two"))
+    await watched.until(lambda: watched.fleet.asked == [[("add", "two")]])
+    (watched.folder / name).unlink()
+    await watched.until(lambda: watched.fleet.asked[1:] == [[("remove", "two")]])

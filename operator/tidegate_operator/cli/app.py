@@ -20,6 +20,7 @@ from tidegate_operator.cli import (
     measure,
     operate,
     options,
+    output,
     prices,
     webhooks,
     who,
@@ -58,6 +59,7 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 def run(arguments: list[str]) -> int:
     """Run one command line. The exit status, where the command did not exit by itself."""
+    output.settle()
     try:
         app(arguments, prog_name="tidegate")
     except (CommandError, config.SettingError) as error:

@@ -1,19 +1,20 @@
 """`tidegate chat`: a conversation in the terminal. Answers go to stdout, everything else to stderr."""
 
-import json
+import io
 import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 import httpx
 
-from tidegate_operator.cli import platform, sse, watching
+from tidegate_operator.cli import address, output, platform, sse, watching
 from tidegate_operator.cli.failure import CommandError
-from tidegate_operator.cli.talk import Answer, Gateway, Talk
+from tidegate_operator.cli.talk import INTERRUPTED, Answer, Gateway, Talk
 
 PATIENCE = 0.5
 """Seconds without a word after which people are told what is waited for."""
@@ -24,13 +25,13 @@ def gateway(values: Mapping[str, str], data: Path) -> tuple[Gateway, platform.Pl
     """Where to ask: settings, else the local platform with its own key. Raises CommandError."""
     url, key = values.get("BASE_URL", ""), values.get("API_KEY", "")
     if url:
-        if not url.startswith(("http://", "https://")):
-            raise CommandError(f"TIDEGATE_BASE_URL={url!r}: not a URL; allowed: http(s)://HOST")
+        address.web("TIDEGATE_BASE_URL", url)
         if not key:
             raise CommandError("TIDEGATE_BASE_URL is set but TIDEGATE_API_KEY is not; set it")
-        return Gateway(url, key), None
+        return Gateway(url, address.secret("TIDEGATE_API_KEY", key)), None
     found = platform.local(data)
     base = str(platform.read_run(data).get("base_url", ""))
+    key = address.secret("TIDEGATE_API_KEY", key)
     return Gateway(base, key or platform.read_secret(data / "api-key")), found
 
 
@@ -51,37 +52,49 @@ class Chat:
             if question.strip() == "/reset":
                 self._talk.reset()
             elif question.strip():
-                try:
-                    self._answer(question)
-                except CommandError as error:
-                    print(f"error: {error}", file=sys.stderr)
-                    if not self._terminal:
-                        return 1
-                except KeyboardInterrupt:
-                    print("\ninterrupted", file=sys.stderr)
-                    if not self._terminal:
-                        return 130
+                status = self._tried(question)
+                if status and not self._terminal:
+                    return status
         if len(self._costs) > 1:
             cost = watching.money_words(watching.total(self._costs))
             print(f"{len(self._costs)} answers, {cost}", file=sys.stderr)
         return 0
 
-    def _answer(self, question: str) -> None:
+    def _tried(self, question: str) -> int:
+        """Answers one question; the exit status where nobody is there to ask again."""
+        try:
+            error = self._answer(question).error
+        except CommandError as refusal:
+            print(f"error: {refusal}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("\ninterrupted", file=sys.stderr)
+            return 130
+        return 130 if error == INTERRUPTED else 1 if error else 0
+
+    def _answer(self, question: str) -> Answer:
+        shown = sys.stdout.isatty()
         with Waiting(self._look, visible=sys.stderr.isatty()) as waiting:
 
             def heard(said: sse.Chunk) -> None:
                 waiting.over()
                 if not self._as_json:
-                    print(said.text, end="", flush=True)
+                    print(harmless(said.text) if shown else said.text, end="", flush=True)
 
             answer = self._talk.ask(question, heard)
         if answer.cost is not None:
             self._costs.append(answer.cost)
         if self._as_json:
-            print(json.dumps(answer.document(), ensure_ascii=False), flush=True)
+            print(output.line(answer.document()), flush=True)
         else:
             print(flush=True)
             print(summary(answer), file=sys.stderr)
+        return answer
+
+
+def harmless(text: str) -> str:
+    """The text without what steers a terminal (its title, the clipboard): a model writes what it is told."""
+    return "".join(one for one in text if one in "\n\t" or unicodedata.category(one) != "Cc")
 
 
 def summary(answer: Answer) -> str:
@@ -163,10 +176,20 @@ def waiting_for(row: Mapping[str, Any]) -> str:
     return f"waiting for {watching.words(row)}"
 
 
+def _text(lines: TextIO) -> Iterator[str]:
+    """The lines. Raises CommandError at one that is not in the encoding of the locale."""
+    if isinstance(lines, io.TextIOWrapper):
+        lines.reconfigure(errors="surrogateescape")
+    for number, line in enumerate(lines, 1):
+        if not line.isprintable() and any("\ud800" <= one <= "\udfff" for one in line):
+            raise CommandError(f"standard input, line {number}: not text in {lines.encoding}")
+        yield line
+
+
 def typed() -> Iterator[str]:
     """The questions: lines that are typed, or all of a pipe's lines."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        yield from (line.rstrip("\n") for line in sys.stdin)
+        yield from (line.rstrip("\n") for line in _text(sys.stdin))
         return
     import readline  # noqa: F401 - input() edits lines with it
 

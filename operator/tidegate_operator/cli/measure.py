@@ -50,10 +50,13 @@ def load(
     as_json: Json = False,
 ) -> None:
     """Load any OpenAI-compatible URL and say how it answers (key: TIDEGATE_API_KEY)."""
+    from tidegate_operator.cli import address
     from tidegate_operator.cli.load import plan
 
-    if not url.startswith(("http://", "https://")):
-        raise typer.BadParameter(f"{url!r} is not a URL; allowed: http(s)://HOST")
+    try:
+        address.web("URL", url)
+    except CommandError as error:
+        raise typer.BadParameter(str(error)) from None
     try:
         lengths = plan.prompts(prompt_words)
     except ValueError as error:
@@ -81,11 +84,11 @@ def load(
 
 def _key(url: str, data: Path | None) -> str:
     """The key to use: the setting's; for the local platform's own URL the default tenant's."""
-    from tidegate_operator.cli import platform
+    from tidegate_operator.cli import address, platform
 
     key = config.read({}, os.environ).get("API_KEY", "")
     if key:
-        return key
+        return address.secret("TIDEGATE_API_KEY", key)
     where = options.data(data)
     try:
         base = str(platform.read_run(where).get("base_url", ""))

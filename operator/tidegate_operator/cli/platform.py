@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 
 import httpx
 
+from tidegate_operator.cli import address
 from tidegate_operator.cli.failure import CommandError
 from tidegate_operator.cli.places import default_data
 
@@ -36,11 +37,10 @@ def find(settings: Mapping[str, str], environ: Mapping[str, str]) -> Platform:
     url = settings.get("ADMIN_URL", "").rstrip("/")
     if url:
         token = settings.get("ADMIN_TOKEN", "")
-        if not url.startswith(("http://", "https://")):
-            raise CommandError(f"TIDEGATE_ADMIN_URL={url!r}: not a URL; allowed: http(s)://HOST")
+        address.web("TIDEGATE_ADMIN_URL", url)
         if not token:
             raise CommandError("TIDEGATE_ADMIN_URL is set but TIDEGATE_ADMIN_TOKEN is not; set it")
-        return Platform(url, token)
+        return Platform(url, address.secret("TIDEGATE_ADMIN_TOKEN", token))
     data = Path(settings["DATA"]) if settings.get("DATA") else default_data(environ)
     return local(data, settings.get("ADMIN_TOKEN", ""))
 

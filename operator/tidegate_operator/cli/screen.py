@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.table import Table
 
 from tidegate_operator import local
-from tidegate_operator.cli import board, logs, watching
+from tidegate_operator.cli import board, logs, output, watching
 from tidegate_operator.cli.failure import CommandError
 from tidegate_operator.cli.keyboard import Keyboard
 from tidegate_operator.cli.platform import Client
@@ -85,7 +85,8 @@ class Screen:
         self._open = False
         self._nudge()
         self._ticker.join()
-        self._live.stop()
+        with contextlib.suppress(OSError):
+            self._live.stop()
         if self._keyboard is not None:
             self._keyboard.close()
         os.close(self._woken)
@@ -112,9 +113,10 @@ class Screen:
 
     def _tick(self) -> None:
         pressed: list[str] = []
-        while self._open:
-            self._live.update(self._drawn(pressed), refresh=True)
-            pressed = self._pause()
+        with contextlib.suppress(OSError):  # the terminal is gone; what runs goes on
+            while self._open:
+                self._live.update(self._drawn(pressed), refresh=True)
+                pressed = self._pause()
         if self._client is not None:
             self._client.close()
 
@@ -236,7 +238,7 @@ def watch(client: Client) -> None:
     Raises CommandError when the platform ends."""
     console = Console()
     try:
-        if console.is_terminal:
+        if output.redraws(console):
             _watch_terminal(client, console)
         else:
             _watch_lines(client)

@@ -33,13 +33,23 @@ def chunk(line: str) -> Chunk | None:
         body = json.loads(data)
     except ValueError:
         body = None
-    if not isinstance(body, dict):
-        return Chunk(error=f"not an event: {data[:100]!r}")
-    return read(body)
+    if isinstance(body, dict):
+        try:
+            return read(body)
+        except ValueError:
+            pass
+    return Chunk(error=f"not an event: {data[:100]!r}")
 
 
 def read(body: dict[str, Any]) -> Chunk:
-    """What an event, or an answer in one piece, says."""
+    """What an event, or an answer in one piece, says. Raises ValueError for what is none."""
+    try:
+        return _read(body)
+    except (AttributeError, TypeError, OverflowError) as error:
+        raise ValueError(f"not an answer: {error}") from None
+
+
+def _read(body: dict[str, Any]) -> Chunk:
     if body.get("error"):
         return Chunk(error=words(body))
     texts, thoughts = [], []

@@ -1,11 +1,12 @@
 """Answers of the management API as tables for people. Programs ask for `--json`."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from tidegate_operator.cli import output
 
 MODEL_COLUMNS = ("name", "task", "phase", "ready", "desired", "in_flight", "held")
 KEY_COLUMNS = (
@@ -32,7 +33,7 @@ WORDS = frozenset(
 
 def print_json(value: object) -> None:
     """One JSON document on stdout."""
-    print(json.dumps(value, ensure_ascii=False))
+    print(output.line(value))
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str) -> None:

@@ -18,6 +18,8 @@ from tidegate_operator.cli.failure import CommandError
 WAIT_SECONDS = 900.0
 """A first real start may install the engine and convert the model before it answers."""
 RECEIPT_SECONDS = 5.0
+INTERRUPTED = "interrupted"
+"""The error of an answer that Ctrl-C ended."""
 _PAUSE = 0.1
 
 
@@ -127,6 +129,8 @@ class Talk:
                     raise CommandError(_refusal(answer))
                 for line in answer.iter_lines():
                     progress.line(line, heard)
+            if not progress.done and not progress.error:
+                progress.error = _unfinished(answer, bool(progress.parts))
         except httpx.HTTPError as error:
             if not progress.parts:
                 url = f"{self._http.base_url}"
@@ -135,7 +139,7 @@ class Talk:
         except KeyboardInterrupt:
             if not progress.parts:
                 raise
-            progress.error = "interrupted"
+            progress.error = INTERRUPTED
         if progress.error and not progress.parts:
             raise CommandError(progress.error)
         took = time.monotonic() - began
@@ -169,6 +173,7 @@ class _Progress:
         self.parts: list[str] = []
         self.tokens: sse.Tokens | None = None
         self.error = ""
+        self.done = False
 
     def line(self, line: str, heard: Callable[[sse.Chunk], None]) -> None:
         """Takes in a line of the stream."""
@@ -177,6 +182,7 @@ class _Progress:
             return
         self.tokens = said.tokens or self.tokens
         self.error = said.error or self.error
+        self.done = self.done or said.done
         if said.text or said.thought:
             self.first = self.first or time.monotonic() - self._began
             self.parts.append(said.text)
@@ -197,6 +203,16 @@ def amounts(receipt: Mapping[str, Any]) -> dict[str, Decimal] | None:
 def _tidegate(answer: httpx.Response) -> bool:
     """Whether who answers knows receipts: anybody else's 404 will not change."""
     return "generation_not_found" in answer.text or answer.status_code != 404
+
+
+def _unfinished(answer: httpx.Response, begun: bool) -> str:
+    """What a stream is that ended without an end of its own."""
+    if begun:
+        return "the answer broke off"
+    kind = answer.headers.get("content-type", "")
+    if kind.startswith("text/event-stream"):
+        return f"{answer.url} ended its answer before it had begun"
+    return f"{answer.url} answered with {kind or 'no content-type'}, not with a stream of events"
 
 
 def _refusal(answer: httpx.Response) -> str:

@@ -15,6 +15,7 @@ import msgspec
 
 from tidegate_billing import settings as config
 from tidegate_operator import local
+from tidegate_operator.cli import output
 from tidegate_operator.cli.places import default_cache, default_data
 
 _SIZES = {"Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
@@ -30,8 +31,8 @@ def options(
     levels, forms = ("debug", "info", "warning", "error"), ("json", "text")
     return local.UpOptions(
         files=files,
-        data=data.expanduser().absolute(),
-        cache=cache.expanduser().absolute(),
+        data=_place("DATA", data),
+        cache=_place("CACHE", cache),
         host=config.text(values, "HOST", "127.0.0.1"),
         port=config.port(values, "PORT", 8080),
         admin_port=config.port(values, "ADMIN_PORT", 8081),
@@ -60,6 +61,15 @@ def _memory(values: Mapping[str, str]) -> int:
     return 0 if found is None else int(found[1]) * _SIZES[found[2]]
 
 
+def _place(name: str, path: Path) -> Path:
+    """The directory in full. What is told of it is UTF-8, in JSON and in a database's address."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise config.SettingError(f"TIDEGATE_{name}={str(path)!r}: the path is not UTF-8") from None
+    return path.expanduser().absolute()
+
+
 def _ops_port(values: Mapping[str, str]) -> int:
     try:
         return config.integer(values, "OPS_PORT", 9090, 0, 65533)
@@ -73,7 +83,7 @@ def up(chosen: local.UpOptions, *, as_json: bool) -> int:
     from tidegate_operator.local.notify import telling
 
     def run(report: Callable[[local.Event], None]) -> int:
-        return local.run(chosen, telling(report, os.environ))
+        return local.run(chosen, telling(output.lasting(report), os.environ))
 
     if as_json:
         return run(print_event)

@@ -46,12 +46,15 @@ def lock(data: Path) -> int:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Replaces `path` in one step; only its owner may read it."""
+    """Replaces `path` in one step; only its owner may read it. Raises OSError, which names it."""
     partial = path.with_name(f".{path.name}.new")
-    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-    partial.replace(path)
+    try:
+        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+        partial.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def secret(path: Path) -> str:

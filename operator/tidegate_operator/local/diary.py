@@ -35,13 +35,17 @@ class Diary:
         await asyncio.gather(self._writing(), self._telling())
 
     def write(self) -> None:
-        """Writes down what billing does not have; nothing to write: no file. Raises OSError."""
+        """Writes down what billing does not have; nothing to write: no file."""
         content = msgspec.json.encode(self.lives.kept())
-        if content == b"[]":
-            self._file.unlink(missing_ok=True)
-        elif content != self._written:
-            write_private(self._file, content)
-        self._written = content
+        try:
+            if content == b"[]":
+                self._file.unlink(missing_ok=True)
+            elif content != self._written:
+                write_private(self._file, content)
+        except OSError as error:
+            self._failed(f"{self._file}: {error.strerror}")
+        else:
+            self._written = content
 
     async def tell(self) -> None:
         """Tells billing all that is due; repeated until it has answered."""
@@ -52,10 +56,7 @@ class Diary:
 
     async def _writing(self) -> None:
         while True:
-            try:
-                self.write()
-            except OSError as error:
-                self._failed(f"{self._file}: {error.strerror}")
+            self.write()
             await asyncio.sleep(WRITE_SECONDS)
 
     async def _telling(self) -> None:

@@ -5,17 +5,23 @@ moved aside once, so that a talkative engine fills no disk. A file that cannot b
 up in silence: an engine never fails for its log.
 """
 
+import hashlib
 from pathlib import Path
 from typing import IO
 
 KEPT_FILES = 10
 """Replicas per deployment whose logs are kept."""
 LOG_BYTES = 16 * 1024 * 1024
+_LONGEST = 200
 
 
 def folder(data: Path, deployment: str) -> Path:
-    """Where the logs of a deployment's replicas are. Names of resources have no underscore."""
-    return data / "logs" / "engines" / deployment.replace("/", "_")
+    """Where the logs of a deployment's replicas are. Names of resources have no underscore; one that no
+    directory may have is cut."""
+    name = deployment.replace("/", "_")
+    if len(name) > _LONGEST:
+        name = f"{name[:_LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return data / "logs" / "engines" / name
 
 
 def path(data: Path, deployment: str, replica: str) -> Path:

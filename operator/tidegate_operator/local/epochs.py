@@ -5,6 +5,7 @@ Whatever `up` finds on starting is still owed: a closed one whose acknowledgemen
 open one whose engine died with a killed `up`, unread unless it left a truth file.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -25,10 +26,11 @@ class Owed(msgspec.Struct, frozen=True):
 
 
 class Epochs:
-    """The folder of one data directory, a file per epoch."""
+    """The folder of one data directory, a file per epoch. `failed` is told what cannot be written: it is
+    only lost if this process is killed before billing has it."""
 
-    def __init__(self, data: Path) -> None:
-        self._folder = data / FOLDER
+    def __init__(self, data: Path, failed: Callable[[str], None]) -> None:
+        self._folder, self._failed = data / FOLDER, failed
         self._folder.mkdir(mode=0o700, exist_ok=True)
 
     def begin(self, lost: EngineCounters, truth: Path | None) -> None:
@@ -60,4 +62,8 @@ class Epochs:
         return self._folder / f"{epoch}.json"
 
     def _write(self, one: Owed) -> None:
-        write_private(self._path(one.counters.epoch), msgspec.json.encode(one))
+        path = self._path(one.counters.epoch)
+        try:
+            write_private(path, msgspec.json.encode(one))
+        except OSError as error:
+            self._failed(f"{path}: {error.strerror}")

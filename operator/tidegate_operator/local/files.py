@@ -30,12 +30,14 @@ _READ_AT_MOST: Final = (1 << 20) + 1
 
 
 class Stamp(NamedTuple):
-    """By what a file is told from what it was. All zero: it is there and cannot be looked at."""
+    """By what a file is told from what it was; `ctime_ns` also tells that it may be read now. All zero:
+    it is there and cannot be looked at."""
 
     mtime_ns: int = 0
     size: int = 0
     inode: int = 0
     device: int = 0
+    ctime_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class Look:
     files: dict[Path, Stamp] = field(default_factory=dict)
     folders: frozenset[Path] = frozenset()
     blind: dict[Path, str] = field(default_factory=dict)
+
+
+def named(path: Path) -> str:
+    """The path as it is told: one that is not UTF-8, which no JSON can hold, with its bytes spelled out."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def look(paths: Iterable[Path], before: Look) -> Look:
@@ -97,12 +104,12 @@ def _entries(paths: Iterable[Path]) -> Iterator[tuple[Path, Stamp]]:
         except OSError:  # a link to nothing: reading it says so
             yield path, Stamp()
             continue
-        if not stat.S_ISDIR(seen.st_mode):
+        if stat.S_ISREG(seen.st_mode):  # a pipe would be waited for, and nobody might ever write
             yield path, _stamp(seen)
 
 
 def _stamp(seen: os.stat_result) -> Stamp:
-    return Stamp(seen.st_mtime_ns, seen.st_size, seen.st_ino, seen.st_dev)
+    return Stamp(seen.st_mtime_ns, seen.st_size, seen.st_ino, seen.st_dev, seen.st_ctime_ns)
 
 
 class Settling:
@@ -151,8 +158,8 @@ def read(path: Path) -> Parsed:
         with path.open("rb") as file:
             data = file.read(_READ_AT_MOST)
     except OSError as error:
-        return Parsed([], [Problem(str(path), 0, "", f"cannot be read: {error.strerror}")])
-    return contract.load(data, str(path))
+        return Parsed([], [Problem(named(path), 0, "", f"cannot be read: {error.strerror}")])
+    return contract.load(data, named(path))
 
 
 @dataclass(frozen=True)
@@ -166,21 +173,21 @@ class Contents:
 
 def first(paths: Sequence[Path]) -> Contents:
     """Reads everything, standard input for `-` included. A path that is not there is a problem."""
-    named = [path for path in paths if path != STDIN]
-    seen = look(named, Look())
+    given = [path for path in paths if path != STDIN]
+    seen = look(given, Look())
     problems = [
-        Problem(str(path), 0, "", f"cannot be read: {why}") for path, why in seen.blind.items()
+        Problem(named(path), 0, "", f"cannot be read: {why}") for path, why in seen.blind.items()
     ]
-    problems += _missing(named, seen)
+    problems += _missing(given, seen)
     parsed: dict[str, Parsed] = {}
-    if len(named) < len(paths):
+    if len(given) < len(paths):
         parsed[STDIN_NAME] = contract.load(sys.stdin.buffer.read(_READ_AT_MOST), STDIN_NAME)
     for path in seen.files:
-        parsed[str(path)] = read(path)
+        parsed[named(path)] = read(path)
     return Contents(seen, parsed, problems)
 
 
-def _missing(named: Collection[Path], seen: Look) -> Iterator[Problem]:
-    for path in named:
+def _missing(given: Collection[Path], seen: Look) -> Iterator[Problem]:
+    for path in given:
         if path not in seen.files and path not in seen.folders and not path.exists():
-            yield Problem(str(path), 0, "", "does not exist")
+            yield Problem(named(path), 0, "", "does not exist")

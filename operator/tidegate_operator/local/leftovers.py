@@ -6,6 +6,7 @@ in the environment that every descendant inherits, which also finds what an engi
 Only called by the holder of the data directory's lock, so nothing found is still wanted.
 """
 
+import contextlib
 import os
 import signal
 import time
@@ -41,8 +42,9 @@ def start_time(pid: int) -> int:
 
 
 def record(data: Path, pid: int) -> None:
-    """Notes a started process. Called after the exec: a start never waits for the disk."""
-    with (data / LIST).open("a", encoding="ascii") as file:
+    """Notes a started process. Called after the exec: a start never waits for the disk. Where it is
+    full, the process is found by its mark."""
+    with contextlib.suppress(OSError), (data / LIST).open("a", encoding="ascii") as file:
         file.write(f"{pid} {start_time(pid)}\n")
 
 

@@ -285,9 +285,9 @@ class Model:
 
     def _exec(self, start_id: str, held_at: float) -> Running:
         self._count += 1
-        name = self.deployment.rpartition("/")[2]
+        name = self.deployment.rpartition("/")[2][:63]  # files are named like it: 255 bytes at most
         replica = f"{name}-{self._count}-{secrets.token_hex(4)}"
-        file = f"{self.view.name}-{replica}.ndjson".replace("/", "_")
+        file = f"{self.view.name[:128]}-{replica}.ndjson".replace("/", "_")
         start = Start(
             replica=replica,
             port=engine_port(),

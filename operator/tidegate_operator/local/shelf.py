@@ -43,10 +43,11 @@ class Entry(NamedTuple):
 
 def entries(cache: Path) -> list[Entry]:
     """Everything in the cache, what was used longest ago first."""
-    found = [
-        Entry(kind, name, path, _size(path), _last_use(cache, path), _busy(cache, path))
-        for kind, name, path in _known(cache)
-    ]
+    found = []
+    for kind, name, path in _known(cache):
+        with contextlib.suppress(FileNotFoundError):  # it has just become another, or is gone
+            size, used = _size(path), _last_use(cache, path)
+            found.append(Entry(kind, name, path, size, used, _busy(cache, path)))
     return sorted(found, key=lambda entry: (entry.used, entry.name))
 
 

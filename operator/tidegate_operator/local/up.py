@@ -9,10 +9,8 @@ then billing, which has to hear both.
 import asyncio
 import contextlib
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import httpx
@@ -29,6 +27,7 @@ from tidegate_operator.local import (
     leftovers,
     ops,
     resources,
+    signals,
     sockets,
     watch,
 )
@@ -55,6 +54,7 @@ READY_SECONDS = 60.0
 HOPELESS_DEATHS = 3
 BILLING_GRACE = 10.0
 ENGINE_GRACE = 5.0
+AGAIN_SECONDS = 5.0
 RUN_FILE = "run.json"
 
 Report = Callable[[Event], None]
@@ -93,7 +93,7 @@ def _run(options: UpOptions, report: Report) -> int:
         return 1
     found = list(following.resources(verdict.held).values())
     if not found:
-        named = ", ".join(map(str, options.files))
+        named = ", ".join(map(files.named, options.files))
         report(Event(ts=time.time(), event="warning", warning=f"no ModelDeployment in {named}"))
     try:
         with contextlib.ExitStack() as held:
@@ -123,28 +123,12 @@ def _run(options: UpOptions, report: Report) -> int:
 
 async def _live(options: UpOptions, report: Report, start: Start) -> int:
     platform = Platform(options, report, start)
-    with _stop_signals(platform.told_to_stop):
+    with signals.told(platform.told_to_stop):
         return await platform.live()
 
 
 def _error(message: str, name: str = "") -> Event:
     return Event(ts=time.time(), event="error", message=message, name=name)
-
-
-@contextlib.contextmanager
-def _stop_signals(stop: Callable[[], None]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    for number in wanted:
-        loop.add_signal_handler(number, stop)
-    try:
-        yield
-    finally:
-        for number in wanted:
-            loop.remove_signal_handler(number)
 
 
 class Platform:
@@ -155,7 +139,7 @@ class Platform:
         self._options, self._report, self._listeners = options, report, listeners
         for folder in ("logs", "truth"):
             (options.data / folder).mkdir(mode=0o700, exist_ok=True)
-        self._epochs = Epochs(options.data)
+        self._epochs = Epochs(options.data, lambda words: report(_error(words)))
         self._secrets = datadir.read_secrets(options.data)
         self._stop, self._kill = asyncio.Event(), asyncio.Event()
         self._hopeless: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -360,7 +344,11 @@ class Platform:
             "engines": self._fleet.engines(),
             "operator": {"pid": os.getpid(), "ops_url": sockets.url(self._listeners.operator)},
         }
-        datadir.write_private(self._options.data / RUN_FILE, msgspec.json.encode(content))
+        try:
+            datadir.write_private(self._options.data / RUN_FILE, msgspec.json.encode(content))
+        except OSError as error:
+            self._report(_error(f"{RUN_FILE}: {error.strerror}; it is written again"))
+            asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._changed)
 
     # The end
 

@@ -70,9 +70,11 @@ class Follower:
                 read = await asyncio.to_thread(
                     lambda some: [files.read(one) for one in some], there
                 )
-                self._parsed |= {str(path): one for path, one in zip(there, read, strict=True)}
+                self._parsed |= {
+                    files.named(path): one for path, one in zip(there, read, strict=True)
+                }
             for path in set(rested) - set(there):
-                self._parsed.pop(str(path), None)
+                self._parsed.pop(files.named(path), None)
             self._judge(changed=bool(rested))
 
     def _judge(self, *, changed: bool) -> None:
@@ -82,7 +84,7 @@ class Follower:
         verdict = following.accept(self._in_order(), self._held)
         self._held = verdict.held
         problems = {**verdict.problems, **blind}
-        here = {*verdict.held, *map(str, self._look.folders)}
+        here = {*verdict.held, *map(files.named, self._look.folders)}
         fresh, good = following.news(self._told, problems, here)
         self._told = problems
         for problem in fresh:
@@ -93,19 +95,19 @@ class Follower:
         self._act()
 
     def _told_blind(self) -> set[str]:
-        return {str(path) for path in self._look.folders if str(path) in self._told}
+        return {one for one in map(files.named, self._look.folders) if one in self._told}
 
     def _unseen(self, now: float) -> dict[str, tuple[Problem, ...]]:
         """Directories that cannot be read, and not for a moment only."""
         self._blind = {path: self._blind.get(path, now) for path in self._look.blind}
         return {
-            str(path): (_blind(path, self._look.blind[path]),)
+            files.named(path): (_blind(path, self._look.blind[path]),)
             for path, since in self._blind.items()
             if now - since >= files.GONE_SECONDS
         }
 
     def _in_order(self) -> dict[str, Parsed]:
-        names = [files.STDIN_NAME, *map(str, self._look.files), *self._parsed]
+        names = [files.STDIN_NAME, *map(files.named, self._look.files), *self._parsed]
         return {name: self._parsed[name] for name in names if name in self._parsed}
 
     def _act(self) -> None:
@@ -133,4 +135,4 @@ class Follower:
 
 
 def _blind(path: Path, why: str) -> Problem:
-    return Problem(str(path), 0, "", f"cannot be read: {why}; its models stay as they are")
+    return Problem(files.named(path), 0, "", f"cannot be read: {why}; its models stay as they are")

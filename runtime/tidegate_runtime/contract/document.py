@@ -6,6 +6,7 @@ number, `12:30` is a string. What JSON cannot hold (infinities, keys that are no
 would be silently lost (duplicate keys) is a fault.
 """
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ Path = tuple[str | int, ...]
 
 _MAX_VALUES = 100_000
 _MAX_DEPTH = 64
+_TOO_MUCH = "nested too deeply, or too much of it"
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUE = frozenset({"true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON", "y", "Y"})
 _FALSE = frozenset({"false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF", "n", "N"})
@@ -65,6 +67,8 @@ def load(text: str) -> tuple[list[Document], list[Fault]]:
     documents: list[Document] = []
     faults: list[Fault] = []
     try:
+        if deep := _too_deep(text):
+            return [], [deep]
         for number, node in enumerate(yaml.compose_all(text, Loader=_Loader)):
             if node is None:
                 continue
@@ -78,6 +82,21 @@ def load(text: str) -> tuple[list[Document], list[Fault]]:
     except yaml.YAMLError as error:  # a reader error: bytes that are not text
         faults.append(Fault((), 1, f"not YAML: {str(error).splitlines()[0]}"))
     return documents, faults
+
+
+def _too_deep(text: str) -> Fault | None:
+    """Where the text is nested beyond what is read. Looked for in its events, before there are nodes:
+    these are built by recursion in C, and enough brackets would end this process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _MAX_DEPTH + 1:
+                mark = event.start_mark
+                return Fault((), mark.line + 1 if mark else 1, _TOO_MUCH)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+    return None
 
 
 def _syntax(error: yaml.MarkedYAMLError) -> Fault:
@@ -94,7 +113,7 @@ class _Reader:
         self.lines: dict[Path, int] = {}
         self.faults: list[Fault] = []
         self.broken = False
-        self._values = 0
+        self._values = self._merges = 0
 
     def read(self, node: yaml.Node, path: Path) -> Any:
         self.lines.setdefault(path, node.start_mark.line + 1)
@@ -102,7 +121,7 @@ class _Reader:
         if self.broken:
             return None
         if self._values > _MAX_VALUES or len(path) > _MAX_DEPTH:
-            self._fault(node, path, "nested too deeply, or too much of it")
+            self._fault(node, path, _TOO_MUCH)
             self.broken = True
             return None
         if isinstance(node, yaml.MappingNode):
@@ -133,7 +152,13 @@ class _Reader:
         return {**merged, **found}
 
     def _merge(self, node: yaml.Node, path: Path) -> dict[str, Any]:
+        self._merges += 1  # it is read at the same path, so the path's length does not bound it
+        if self._merges > _MAX_DEPTH:
+            self._fault(node, path, _TOO_MUCH)
+            self.broken = True
+            return {}
         value = self.read(node, path)
+        self._merges -= 1
         parts = value if isinstance(value, list) else [value]
         merged: dict[str, Any] = {}
         for part in parts:
@@ -163,6 +188,16 @@ class _Reader:
 
 
 def _number(text: str) -> int | float | str:
+    """The number that a plain scalar is; its text, as in Go, where it only looks like one: `0x_`, or more
+    digits than a number holds."""
+    try:
+        found = _read_number(text)
+    except ValueError:
+        return text
+    return text if found in {math.inf, -math.inf} else found
+
+
+def _read_number(text: str) -> int | float | str:
     if _INT.match(text):
         return int(text.replace("_", ""))
     if based := _BASED.match(text):

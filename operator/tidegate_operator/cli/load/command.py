@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from tidegate_operator.cli import output
 from tidegate_operator.cli.failure import CommandError
 from tidegate_operator.cli.load import figures, report
 from tidegate_operator.cli.load.drive import Run, Target
@@ -37,7 +37,7 @@ def run(load: Load, target: Target, *, html: Path | None, as_json: bool) -> int:
         except OSError as error:
             raise CommandError(f"{html} cannot be written: {error.strerror}") from None
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(output.line(found))
     else:
         _print(found)
     return 1 if found["failed"] or not found["requests"] else 0
@@ -134,7 +134,7 @@ class _Lines:
 @contextlib.contextmanager
 def _shown(run: Run) -> Iterator[Any]:
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not output.redraws(console):
         yield _Lines(run)
         return
     with Live(console=console, auto_refresh=False, transient=True) as live:

@@ -140,7 +140,7 @@ class Run:
             return
         try:
             said = sse.read(answer.json())
-        except (ValueError, AttributeError):
+        except ValueError:
             sample.error = "not JSON"
             return
         sample.error = "error in the answer" if said.error else ""

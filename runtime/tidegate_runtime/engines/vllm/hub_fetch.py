@@ -14,6 +14,7 @@ becomes the library's. What is said to the parent are marked lines of JSON, as i
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -46,6 +47,8 @@ CHUNK: Final = 2**20
 megabytes if it is not told otherwise."""
 # Beyond it a hub only serves by its own protocol; those files are left to the library, unresumed.
 LARGEST: Final = 50 * 10**9
+_COMMIT: Final = re.compile(r"[0-9a-f]{40,64}")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,7 +171,7 @@ class Fetcher:
         """Fetch it. Raises PrepareError, or what the library raises."""
         request = self._request
         info = self._api.model_info(request.repository, revision=request.revision, timeout=30)
-        commit = str(info.sha)
+        commit = _hash(info.sha, _COMMIT, f"{self._what}: its commit")
         say(Line(step=Step(detail=f"{self._what} at {commit[:12]}")))
         remote = self._listed(commit)
         listing = [hub_choice.File(file.path, file.size) for file in remote.values()]
@@ -183,7 +186,11 @@ class Fetcher:
     def _listed(self, commit: str) -> dict[str, Remote]:
         files = self._api.list_repo_tree(self._request.repository, recursive=True, revision=commit)
         return {
-            one.path: Remote(one.path, one.size, one.lfs.sha256 if one.lfs else "")
+            one.path: Remote(
+                one.path,
+                one.size,
+                _hash(one.lfs.sha256, _SHA256, f"{self._what}: {one.path}") if one.lfs else "",
+            )
             for one in files
             if isinstance(one, RepoFile)
         }
@@ -258,6 +265,14 @@ class Fetcher:
             )
         self._blobs.mkdir(parents=True, exist_ok=True)
         path.rename(self._blobs / file.sha256)
+
+
+def _hash(given: object, form: re.Pattern[str], what: str) -> str:
+    """A hash as the hub gives it. Files of ours are named by it, so it must be one: a hub is a server that
+    a setting names."""
+    if not form.fullmatch(str(given)):
+        raise FetchError(f"{what} has no hash that is one, but {str(given)[:80]!r}")
+    return str(given)
 
 
 def _root(place: Path, path: str) -> Path:

@@ -13,6 +13,7 @@ processes from doing the same work.
 name of a converted model holds the GGUF's path, size and time of change, not its content.
 """
 
+import asyncio
 import hashlib
 import os
 import re
@@ -44,6 +45,7 @@ _CONVERSION: Final = "1"  # raised when convert.py writes something else for the
 _PACKAGE = re.compile(
     r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?:==(?P<version>[A-Za-z0-9][A-Za-z0-9._+!-]*))?"
 )
+_MOST_FOLDERS: Final = 10_000
 _WEIGHTS: Final = ("*.safetensors", "pytorch_model*.bin")
 
 
@@ -106,9 +108,21 @@ def _parse_package(uri: str, rest: str, revision: str) -> PackageSource:
 
 
 def candidates(root: Path) -> list[Path]:
-    """Everything under a folder that could be served: model folders and GGUF files, in order."""
-    folders = {path.parent for path in root.rglob("config.json") if _is_model(path.parent)}
-    return sorted(folders | {path for path in root.rglob("*.gguf") if _speaks(path)})
+    """Everything under a folder that could be served: model folders and GGUF files, in order. Raises
+    SourceError for a folder that is no collection of models by its size, such as a whole disk."""
+    found: set[Path] = set()
+    for number, (place, _, names) in enumerate(os.walk(root)):
+        if number >= _MOST_FOLDERS:
+            raise SourceError(
+                f"{root} has over {_MOST_FOLDERS} folders in it; give the path of the model's own"
+            )
+        folder = Path(place)
+        if "config.json" in names and _is_model(folder):
+            found.add(folder)
+        found |= {
+            folder / name for name in names if name.endswith(".gguf") and _speaks(folder / name)
+        }
+    return sorted(found)
 
 
 def choose(root: Path, found: Sequence[Path], what: str) -> Path:
@@ -158,7 +172,7 @@ async def prepare(uri: str, revision: str, cache: Path, progress: Report, token:
 
 async def _brought(source: Source, cache: Path, token: str, progress: Report) -> Path:
     if isinstance(source, FileSource):
-        return _existing(source.path)
+        return await asyncio.to_thread(_existing, source.path)  # large, or on a network
     if isinstance(source, PackageSource):
         return await _fetch(source, cache, progress)
     return await hub.fetch(source, cache, token, progress)
