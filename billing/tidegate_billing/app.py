@@ -24,6 +24,7 @@ from starlette.types import ASGIApp
 
 from tidegate_billing import api, destinations, keys, ledger, metrics, service, settings, watch
 from tidegate_billing.database import DatabaseDown, DatabaseError, connect, parse
+from tidegate_billing.process import KEEP_ALIVE_SECONDS
 from tidegate_billing.service import Service, log
 from tidegate_billing.settings import SettingError
 from tidegate_billing.snapshot import Snapshots
@@ -128,7 +129,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 server_header=False,
                 date_header=False,
-                timeout_keep_alive=75,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=GRACE_SECONDS,
             )
         )

@@ -18,6 +18,10 @@ FORMATS: Final = ("json", "text")
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _PR_SET_PDEATHSIG: Final = 1
 
+KEEP_ALIVE_SECONDS: Final = 75
+"""How long our management ports keep an idle connection: longer than HTTP clients do (httpx: 5 s), or a
+request would meet the end of the connection that it is sent on."""
+
 
 def _rendered(form: str) -> list[structlog.typing.Processor]:
     if form == "json":

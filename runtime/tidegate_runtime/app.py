@@ -18,7 +18,7 @@ import structlog
 import uvicorn
 import uvloop
 
-from tidegate_billing.process import end_with_parent, log_to_stderr
+from tidegate_billing.process import KEEP_ALIVE_SECONDS, end_with_parent, log_to_stderr
 from tidegate_billing.settings import PREFIX, SettingError
 from tidegate_runtime import account, static
 from tidegate_runtime import settings as settings_module
@@ -191,6 +191,7 @@ def _server(ops: Ops) -> Server:
             log_config=None,
             access_log=False,
             lifespan="off",
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=1,
         )
     )

@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from tidegate_billing.links import EngineCounters
+from tidegate_billing.process import KEEP_ALIVE_SECONDS
 from tidegate_operator.local import live
 from tidegate_operator.local.world import World
 
@@ -140,6 +141,7 @@ def server(app: Starlette) -> Server:
         lifespan="off",
         log_config=None,
         access_log=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=2,
     )
     return Server(config)
