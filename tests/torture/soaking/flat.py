@@ -18,7 +18,7 @@ FDS, THREADS = 6, 2
 """What may differ between two quiet states: kept connections that nobody has closed yet, a thread
 of a pool. There are more cold starts and aborts than that in any calm round."""
 KIB = 12 * 1024
-"""Memory that a process may gain beside what it gains in its first round, in KiB of PSS ..."""
+"""Memory that a process may gain beside what it gains in its first round, in KiB ..."""
 KIB_PER_MINUTE = 256.0
 """... or a minute, by the median of all slopes, where there are enough quiet states for one."""
 ENOUGH = 6
@@ -29,7 +29,8 @@ PAUSE = 0.3
 
 
 class Process(NamedTuple):
-    """One process. `kib`: proportional memory; `held`: how many descriptors of each kind, a file by
+    """One process. `kib`: memory of its own, without what it maps of files, whose share per process
+    changes with who else maps them; `held`: how many descriptors of each kind, a file by
     its name."""
 
     name: str
@@ -106,9 +107,9 @@ def _process(pid: int, name: str) -> Process:
     if status["State"].split()[0] == "Z":
         return Process("zombie", pid, 0, 0, 0)
     rollup = (place / "smaps_rollup").read_text().splitlines()
-    pss = next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
+    own = next(int(line.split()[1]) for line in rollup if line.startswith("Anonymous:"))
     held = Counter(_kind(fd) for fd in (place / "fd").iterdir())
-    return Process(name, pid, held.total(), int(status["Threads"]), pss, held)
+    return Process(name, pid, held.total(), int(status["Threads"]), own, held)
 
 
 def _kind(fd: Path) -> str:
