@@ -79,7 +79,7 @@ def parse(text: str) -> Mark:
         name = line.partition("{")[0].partition(" ")[0]
         if name in PROGRESS:
             value = line.rpartition("}")[2].split() if "{" in line else line.split()[1:]
-            sums[name] = sums.get(name, 0.0) + float(value[0])
+            sums[name] = sums.get(name, 0.0) + float(*value[:1])  # float() of nothing is 0
     return tuple(sums[name] for name in PROGRESS if name in sums)
 
 

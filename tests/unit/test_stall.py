@@ -96,6 +96,7 @@ vllm:iteration_tokens_total_count{engine="0",model_name="m"} 5.0
     assert parse(text) == (5.0, 21.0, 0.25)
     assert parse("vllm:num_requests_running 3\n") == ()
     assert parse("vllm:generation_tokens_total 4\n") == (4.0,)
+    assert parse("vllm:generation_tokens_total\n") == (0.0,)
 
 
 def line(router: str, in_flight: int, hung: str = "") -> DemandLine:
