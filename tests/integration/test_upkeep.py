@@ -175,7 +175,7 @@ def test_a_month_is_retired_beside_the_running_service(billing: Billing) -> None
         (["rebuild", "x"], "rebuild takes no argument"),
         (["retire", "2999-01"], "too young"),
         (["retire", "soon"], "allowed: YYYY-MM"),
-        (["backup", "/proc/none/copy"], "the backup can't be written"),
+        (["backup", "/proc/none/copy"], "the backup /proc/none/copy can't be written"),
     ],
 )
 def test_a_task_that_cannot_be_done_is_one_line(
