@@ -397,6 +397,7 @@ def test_an_engine_that_hangs(place: Place, stories: dict[str, Future[Story]]) -
     """The request that waited for it is answered by its successor; the pod goes within seconds."""
     wait(stories.values())
     apply(place.cluster, model(HUNG.name, place.space, engine={"stallSeconds": 2}))
+    known(place, HUNG)
     assert ask(place, HUNG.name, stream=False).status == 200
     (old,) = place.pods(HUNG)
     url = f"http://{old['status']['podIP']}:{contract.ENGINE_PORT}/sim/faults"
@@ -426,6 +427,7 @@ def test_a_node_that_is_lost(place: Place, stories: dict[str, Future[Story]]) ->
     long = ["--start-seconds", "0.1", "--ttft-ms", "5", "--tokens-per-second", "5"]
     with closed(place, here.name):
         apply(place.cluster, model(LOST.name, place.space, args=long, drain={"timeoutSeconds": 60}))
+        known(place, LOST)
         assert ask(place, LOST.name, stream=False).status == 200
     # What the kubelet has not told yet, the node's controller has nothing to take back of.
     wait_for(lambda: [is_true(pod, "Ready") for pod in place.pods(LOST)] == [True], "it is Ready")
@@ -477,6 +479,12 @@ def closed(place: Place, node: str) -> Iterator[None]:
         yield
     finally:
         place.tidegate.kubectl("uncordon", node)
+
+
+def known(place: Place, row: Row) -> None:
+    """Wait until the router has heard of a model that was just applied."""
+    path = f"/v1/models/{row.name}"
+    wait_for(lambda: place.gateway.get(path).status_code == 200, f"{row.name} known", 30)
 
 
 def streamed(place: Place, name: str, tokens: int) -> str:
