@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import structlog
 
 from tidegate_runtime.ask import BROKEN, ask, get
+from tidegate_runtime.contract.exposition import samples
 
 if TYPE_CHECKING:
     from tidegate_runtime.endpoints import ReplicaState
@@ -75,10 +76,8 @@ class Silence(NamedTuple):
 def parse(text: str) -> Mark:
     """The counters of progress in Prometheus text, summed over labels; empty where there are none."""
     sums: dict[str, float] = {}
-    for line in text.splitlines():
-        name = line.partition("{")[0].partition(" ")[0]
+    for name, value in samples(text):
         if name in PROGRESS:
-            value = line.rpartition("}")[2].split() if "{" in line else line.split()[1:]
             sums[name] = sums.get(name, 0.0) + float(*value[:1])  # float() of nothing is 0
     return tuple(sums[name] for name in PROGRESS if name in sums)
 

@@ -12,6 +12,7 @@ import httpx
 import msgspec
 
 from tidegate_billing.links import EngineCounters
+from tidegate_runtime.contract.exposition import samples
 
 PROMPT = "vllm:prompt_tokens_total"
 GENERATED = "vllm:generation_tokens_total"
@@ -37,11 +38,7 @@ class Truth(msgspec.Struct, frozen=True):
 def parse(text: str) -> Tokens | None:
     """Counts from Prometheus text, summed over labels; None where the token counters lack."""
     sums: dict[str, float] = {}
-    for line in text.splitlines():
-        if line.startswith("#"):
-            continue
-        name = line.partition("{")[0].partition(" ")[0]
-        value = line.rpartition("}")[2].split() if "{" in line else line.split()[1:]
+    for name, value in samples(text):
         if name in {PROMPT, GENERATED, *RUNNING} and value:
             sums[name] = sums.get(name, 0.0) + float(value[0])
     if PROMPT not in sums or GENERATED not in sums:
