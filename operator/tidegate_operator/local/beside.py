@@ -6,6 +6,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 
+def told(fault: BaseException) -> str:
+    """A fault of ours in words for whoever runs `up`, with where it was."""
+    where = "".join(traceback.format_exception(fault)).strip()
+    return f"a fault of ours, please report it: {where}"
+
+
 class Beside:
     """Tasks none of which is to end by itself. One that does has met a fault of ours: `lost` is told it, at
     once and with where it was, for without its clock or its links `up` would look well and do nothing."""
@@ -30,4 +36,4 @@ class Beside:
     def _ended(self, task: asyncio.Task[None]) -> None:
         fault = None if task.cancelled() else task.exception()
         if fault is not None:
-            self._lost("".join(traceback.format_exception(fault)).strip())
+            self._lost(told(fault))

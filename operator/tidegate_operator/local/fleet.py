@@ -6,7 +6,6 @@ replicas it reports on. Everything else is decided once a second. Nothing here w
 
 import asyncio
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -14,7 +13,7 @@ from functools import partial
 import msgspec
 
 from tidegate_billing.links import EngineCounters
-from tidegate_operator.local import counters, replacing, resources, stopping
+from tidegate_operator.local import beside, counters, replacing, resources, stopping
 from tidegate_operator.local.billing import Billing, BillingError
 from tidegate_operator.local.following import Step
 from tidegate_operator.local.model import Model
@@ -129,10 +128,10 @@ class Fleet:
         try:
             decision()
         except Exception as fault:  # noqa: BLE001 - the decision's boundary
-            words = "".join(traceback.format_exception(fault)).strip()
+            words = beside.told(fault)
             if self._faults.get(model.deployment) != words:
                 self._faults[model.deployment] = words
-                model.report_error(f"a fault of ours, please report it: {words}")
+                model.report_error(words)
 
     async def tick(self) -> None:
         """Decides for every model, once a second, until cancelled."""

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import time
-import traceback
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import httpx
 
 from tidegate_billing.links import EngineCounters
 from tidegate_operator.demand import Picture
+from tidegate_operator.local import beside
 from tidegate_operator.local.binding import Binding
 from tidegate_operator.local.making_room import Room
 from tidegate_operator.local.options import Event
@@ -54,9 +54,7 @@ class Site:
         self.tasks.discard(task)
         fault = None if task.cancelled() else task.exception()
         if fault is not None:
-            words = "".join(traceback.format_exception(fault)).strip()
-            message = f"a fault of ours, please report it: {words}"
-            self.report(Event(ts=time.time(), event="error", message=message))
+            self.report(Event(ts=time.time(), event="error", message=beside.told(fault)))
 
     async def finish(self, timeout: float) -> None:
         """Waits for what runs beside, then cancels it."""

@@ -189,7 +189,7 @@ class Platform:
         (self._kill if self._stop.is_set() else self._stop).set()
 
     def _lost(self, fault: str) -> None:
-        self._fault = self._fault or f"a fault of ours, please report it: {fault}"
+        self._fault = self._fault or fault
         self._stop.set()
 
     async def live(self) -> int:
