@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from up_process import Up, eventually, marked, model
+from up_process import Up, ended, eventually, model
 
 Start = Callable[..., Up]
 
@@ -24,12 +24,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         return made[-1]
 
     yield begin
-    for up in made:
-        if up.process.poll() is None:
-            up.process.send_signal(signal.SIGTERM)
-            up.process.send_signal(signal.SIGTERM)
-        up.stop(signal.SIGTERM)
-        assert not list(marked(up.data))
+    ended(made)
 
 
 def test_a_held_request_wakes_a_model_and_idleness_ends_it(start: Start) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from up_process import Up, eventually, marked, model
+from up_process import Up, ended, eventually, model
 
 
 class Real(Up):
@@ -43,12 +43,7 @@ class Real(Up):
 def made() -> Iterator[list[Real]]:
     ups: list[Real] = []
     yield ups
-    for up in ups:
-        if up.process.poll() is None:
-            up.process.send_signal(signal.SIGTERM)
-            up.process.send_signal(signal.SIGTERM)
-        up.stop(signal.SIGTERM)
-        assert not list(marked(up.data))
+    ended(ups)
 
 
 def test_an_alias_is_served_and_nothing_on_disk_is_for_others(

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tidegate_billing import money
-from up_process import Up, eventually, marked, model
+from up_process import Up, ended, eventually, model
 
 POLICIES: dict[str, tuple[Any, int]] = {
     "charged": ("charge", 100),
@@ -71,12 +71,7 @@ class Real(Up):
 def made() -> Iterator[list[Real]]:
     ups: list[Real] = []
     yield ups
-    for up in ups:
-        if up.process.poll() is None:
-            up.process.send_signal(signal.SIGTERM)
-            up.process.send_signal(signal.SIGTERM)
-        up.stop(signal.SIGTERM)
-        assert not list(marked(up.data))
+    ended(ups)
 
 
 def test_a_wake_an_answer_and_a_sleep_cost_the_owner_by_policy(

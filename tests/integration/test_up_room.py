@@ -4,7 +4,6 @@ A simulator with `--memory-mib 64` holds about 80 MiB and is estimated at 84: of
 room for another one.
 """
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ import pytest
 
 from tidegate_operator.local import machine
 from tidegate_operator.local.engines import MIB
-from up_process import Up, eventually, marked, model
+from up_process import Up, ended, eventually, model
 
 TAKES = ("--memory-mib", "64")
 Start = Callable[..., Up]
@@ -33,12 +32,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
         return made[-1].ready()
 
     yield begin
-    for up in made:
-        if up.process.poll() is None:
-            up.process.send_signal(signal.SIGTERM)
-            up.process.send_signal(signal.SIGTERM)
-        up.stop(signal.SIGTERM)
-        assert not list(marked(up.data))
+    ended(made)
 
 
 def large(name: str, *args: str, extra: str = "", scaling: str = "{idleSeconds: 600}") -> str:
